@@ -1,0 +1,1 @@
+//! Readings as bytes: a stateful codec of columns.
