@@ -18,6 +18,7 @@ pub mod batch;
 pub mod uplink;
 pub mod filter;
 pub mod request;
+pub mod response;
 pub mod event;
 pub mod error;
 pub mod close;
