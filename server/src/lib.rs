@@ -1,0 +1,3 @@
+//! Turns readings from gateways into live telemetry, device status and alerts for subscribers.
+
+pub mod commit;
