@@ -46,7 +46,7 @@ need_rust() {
     wanted=$(written rust-version Cargo.toml)
     channel=$(written channel rust-toolchain.toml)
     if ! command -v rustup >/dev/null; then
-        found=$(rustc --version 2>/dev/null | cut -d' ' -f2)
+        found=$(rustc --version 2>/dev/null | cut -d' ' -f2) || true
         if [ -n "$found" ] && printf '%s\n' "$wanted" "$found" | sort -VC; then return; fi
         echo "installing Rust $channel through rustup"
         need curl="curl ca-certificates"
