@@ -107,7 +107,7 @@ pub fn read(
     let rules = section.part::<Rules>();
     let span = section.span();
     let (kind, usual_name) = match kind {
-        "serial" => serial::Config::read(&mut section, rules).map(|own| {
+        "serial" => serial::Config::read(&mut section, rules, folder).map(|own| {
             let name = own.port.usual_name();
             (Kind::Serial(own), name)
         })?,

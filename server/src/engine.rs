@@ -86,6 +86,8 @@ pub enum Input {
     Rules(RuleEdit),
     /// Somebody wants to look at the state.
     Read(Box<dyn FnOnce(&State, &Alerts) + Send>),
+    /// Tell this part of the subscribers, of so many, that the server goes away.
+    Goodbye { part: u64, parts: u64 },
     /// Commit what is left, and end.
     Stop,
 }
@@ -283,6 +285,7 @@ impl Engine {
             Input::Limits(limits) => self.hub.set_limits(limits),
             Input::Rules(edit) => self.edit_rules(edit, now),
             Input::Read(look) => look(&self.state, &self.alerts),
+            Input::Goodbye { part, parts } => self.hub.say_goodbye(part, parts),
             Input::Stop => self.stopping = true,
         }
     }

@@ -40,7 +40,7 @@ fn json_lines() {
         Format::Json,
         text,
         &[
-            "adc.0=1", "adc.1=2", "hum=48.2", "in.co2=600", "temp=21.5", "t=3 C",
+            "temp=21.5", "hum=48.2", "in.co2=600", "adc.0=1", "adc.1=2", "t=3 C",
             "up=5 @2024-01-01T11:59:59Z",
             "time=1970-01-01T00:00:32", "up=true",
         ],

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     clock,
-    config::{fault::Fault, section::Section},
+    config::{fault::Fault, folder::Folder, section::Section},
     dial::{self, Stream},
 };
 
@@ -104,8 +104,16 @@ impl Config {
     ///
     /// # Errors
     /// When a value is none that this version knows.
-    pub fn read(section: &mut Section<'_>, rules: Section<'_>) -> Result<Self, Fault> {
+    pub fn read(
+        section: &mut Section<'_>,
+        rules: Section<'_>,
+        folder: &Folder,
+    ) -> Result<Self, Fault> {
         let Keys { port, baud } = section.read()?;
+        let port = match port {
+            Port::Device(path) => Port::Device(folder.resolve(&path)),
+            Port::Tcp(address) => Port::Tcp(address),
+        };
         let lines = lines::Config::read(section, rules)?;
         Ok(Self { port, baud, lines })
     }

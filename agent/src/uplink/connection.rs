@@ -137,8 +137,8 @@ impl<'a> Connection<'a> {
             .await
             .map_err(|_| End::Silent)??;
         let committed = Position {
-            seq: welcome.last_seq.unwrap_or(0),
-            event: welcome.last_event.unwrap_or(0),
+            seq: welcome.last_seq.flatten().unwrap_or(0),
+            event: welcome.last_event.flatten().unwrap_or(0),
             device: 0,
         };
         let end = queue.end();
@@ -146,7 +146,7 @@ impl<'a> Connection<'a> {
             let reason = "the server has numbers that this agent never gave";
             return Err(End::QueueTaken(reason.into()));
         }
-        queue.release(welcome.last_seq, welcome.last_event).await?;
+        queue.release(welcome.last_seq.flatten(), welcome.last_event.flatten()).await?;
         let granted = welcome.window.map_or(DEFAULT_WINDOW, |window| {
             usize::try_from(window).unwrap_or(usize::MAX)
         });
