@@ -1,0 +1,7 @@
+//! What the server makes of readings, pure: alert rules, alerts, and the status of devices.
+
+pub mod intervals;
+pub mod pattern;
+pub mod rule;
+pub mod alerts;
+pub mod status;
