@@ -29,13 +29,15 @@ pub struct MessageLimits {
     pub batch_messages: usize,
 }
 
+impl MessageLimits {
+    /// The documented limits.
+    pub const DEFAULT: Self =
+        Self { message_bytes: 1024, auth_bytes: 8192, batch_messages: 50 };
+}
+
 impl Default for MessageLimits {
     fn default() -> Self {
-        Self {
-            message_bytes: 1024,
-            auth_bytes: 8192,
-            batch_messages: 50,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -1,0 +1,276 @@
+//! Puts the stages together, and takes them apart again.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use valtronics_protocol::event::Status;
+
+use crate::{
+    auth::Keys,
+    clock,
+    commit::{AlertKey, CommittedAlert},
+    config::Config,
+    domain::{
+        alerts::Alerts,
+        rule::{self, Rule},
+        status::Health,
+    },
+    engine::{Engine, EngineHandle, Input, Parts, RuleEdit},
+    http::{self, Shared},
+    hub::HubLimits,
+    limits::Admission,
+    listen,
+    session::Gate,
+    state::{EventLog, LastValue, State},
+    store::{RegistryLimits, Restored, Store},
+    store_task::{StoreTask, last_values},
+    system,
+    uplink::{UplinkCounters, Uplinks},
+};
+
+/// How long connections have to say goodbye when the server stops.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+/// What all HTTP intake may have under way: eight of the largest bodies.
+const INTAKE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What came of a signal.
+pub enum Signal {
+    /// Read the configuration again.
+    Reload,
+    /// End.
+    Stop,
+}
+
+/// Runs the server until `next_signal` says to stop.
+///
+/// # Errors
+/// When the configuration cannot work, the data directory or the address cannot be used, or a part
+/// of the server dies.
+pub async fn run(
+    config: Config,
+    file: Option<&Path>,
+    mut next_signal: impl AsyncFnMut() -> Signal,
+) -> anyhow::Result<()> {
+    let keys = Keys::load(&config.auth, &config.folder, &config.data_dir, true)?;
+    let file_rules = load_rules(&config)?;
+    let (store, restored) = Store::open(&config.data_dir, clock::now())?;
+    let listener = listen::bind(config.listen)
+        .await
+        .with_context(|| format!("listening on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let registry = RegistryLimits {
+        devices_per_sub: config.limits.devices_per_sub,
+        metrics_per_device: config.limits.metrics_per_device,
+    };
+    let (store_task, store, commits) = StoreTask::new(store, registry, config.history.keep);
+    let sample = Arc::new(Notify::new());
+    let (engine, handle) = Engine::new(parts(restored, &config, file_rules, commits, &sample)?);
+    let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
+    let (gate, connections) = (Arc::new(gate), TaskTracker::new());
+    let uplinks = Uplinks {
+        gate: Arc::clone(&gate),
+        engine: handle.clone(),
+        store: store.clone(),
+        counters: UplinkCounters::default(),
+    };
+    let router = http::router(Shared {
+        gate: Arc::clone(&gate),
+        engine: handle.clone(),
+        store,
+        uplinks: Arc::new(uplinks),
+        connections: connections.clone(),
+        origins: config.origins.allow.clone(),
+        loopback_only: address.ip().is_loopback(),
+        next_session: 1.into(),
+        intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
+    });
+    let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
+    let within = config.limits.handshake_within;
+    let serving = listen::serve(listener, router, within, connections.clone(), stop.clone());
+    tasks.spawn(async {
+        serving.await;
+        Ok(())
+    });
+    tasks.spawn(system::run(config.data_dir.clone(), sample, handle.clone()));
+    let mut engine = tokio::task::JoinSet::from_iter([engine.run()]);
+    let mut store = tokio::task::JoinSet::from_iter([store_task.run(handle.clone())]);
+    tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
+    loop {
+        tokio::select! {
+            signal = next_signal() => match signal {
+                Signal::Reload => reload(file, &gate, &handle).await,
+                Signal::Stop => break,
+            },
+            Some(died) = tasks.join_next() => anyhow::bail!("a part of the server died: {died:?}"),
+            Some(_) = engine.join_next() => anyhow::bail!("the engine died"),
+            Some(_) = store.join_next() => anyhow::bail!("the store died"),
+        }
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    connections.close();
+    // Who is told by then that the server goes away may leave by itself.
+    handle.send(Input::Stop).await?;
+    let state = engine.join_next().await.context("the engine is one task")??;
+    drop(handle);
+    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+        tracing::warn!("some connections did not say goodbye");
+    }
+    tasks.shutdown().await;
+    let mut store = store.join_next().await.context("the store is one task")??;
+    store.checkpoint(&last_values(&state))?;
+    Ok(())
+}
+
+/// Makes what the engine begins with.
+fn parts(
+    restored: Restored,
+    config: &Config,
+    file_rules: Vec<Rule>,
+    store: tokio::sync::mpsc::Sender<crate::commit::Commit>,
+    sample: &Arc<Notify>,
+) -> anyhow::Result<Parts> {
+    let now = clock::now();
+    let stored_rules = restored.rules.iter().map(|(name, json)| {
+        Rule::parse_json(json, Some(name)).with_context(|| format!("the stored rule {name}"))
+    });
+    let stored_rules = stored_rules.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut rules = file_rules.clone();
+    let of_file = |rule: &&Rule| file_rules.iter().any(|file| file.name == rule.name);
+    rules.extend(stored_rules.iter().filter(|rule| !of_file(rule)).cloned());
+    let open = restored.open_alerts.iter().map(|CommittedAlert { alert, .. }| {
+        let (rule, metric) = (&alert.metadata.rule, &alert.metadata.metric);
+        let key = AlertKey {
+            rule: Arc::clone(rule),
+            device: alert.device_id,
+            metric: Arc::clone(metric),
+        };
+        (key, alert.severity, alert.status)
+    });
+    let (mut alerts, mut ended_alerts) = (Alerts::restore(open.collect()), Vec::new());
+    alerts.set_rules(rules, now, &mut ended_alerts);
+    let state = state(restored_log(&restored, now), &restored, config, &alerts, now);
+    Ok(Parts {
+        state,
+        alerts,
+        ended_alerts,
+        file_rules,
+        stored_rules,
+        queues: restored.queues,
+        limits: hub_limits(config),
+        keep: config.history.keep,
+        offline_after: config.devices.offline_after,
+        store,
+        sample: Arc::clone(sample),
+    })
+}
+
+fn restored_log(restored: &Restored, now: valtronics_protocol::time::UnixMillis) -> State {
+    State::new(
+        restored.log.clone(),
+        EventLog::restore(restored.alert_seq, restored.alerts.clone(), now),
+        EventLog::restore(restored.device_seq, restored.devices.clone(), now),
+    )
+}
+
+/// Fills the state with what was known.
+fn state(
+    mut state: State,
+    restored: &Restored,
+    config: &Config,
+    alerts: &Alerts,
+    now: valtronics_protocol::time::UnixMillis,
+) -> State {
+    for change in &restored.names {
+        state.register(change.clone());
+    }
+    for update in &restored.statuses {
+        if let Some(device) = state.device_mut(update.device_id) {
+            let (status, reason) = (update.new_status, &update.reason);
+            device.health = Health::restored(status, reason, update.metadata.last_seen, now);
+            device.status = Some(update.clone());
+        }
+    }
+    for row in &restored.last_values {
+        if let Some(metric) = state.device_mut(row.device).and_then(|d| d.metric_mut(row.metric)) {
+            let (value, at) = (row.value.clone(), row.at);
+            metric.last = Some(LastValue { value, at, effective_at: at.min(now) });
+        }
+    }
+    for open in &restored.open_alerts {
+        state.open_alerts.insert(open.alert.alert_id, open.clone());
+    }
+    for device in state.devices_mut() {
+        device.health.set_offline_after(config.devices.offline_after);
+        if device.registered.gateway.is_some() {
+            device.health.gateway_away(now);
+        }
+        let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
+        for metric in &mut device.metrics {
+            metric.rules = alerts.rules_for(&name, &key, &metric.name);
+        }
+        // A device that has never been announced has nothing to come back to.
+        debug_assert!(device.status.is_some() || device.published_status() == Status::Offline);
+    }
+    state
+}
+
+fn hub_limits(config: &Config) -> HubLimits {
+    HubLimits {
+        subscriptions: config.limits.subscriptions,
+        queue_bytes: config.limits.queue_bytes,
+        coalesce: config.websocket.coalesce,
+    }
+}
+
+/// Reads the rules of the files that the configuration names.
+///
+/// # Errors
+/// Each mistake with file and line.
+pub fn load_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
+    let (mut rules, mut mistakes) = (Vec::<Rule>::new(), Vec::new());
+    for path in config.rule_files()? {
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        match rule::parse_file(&text) {
+            Ok(read) => {
+                for rule in read {
+                    if rules.iter().any(|known| known.name == rule.name) {
+                        mistakes.push(format!("{}: {} stands twice", path.display(), rule.name));
+                    }
+                    rules.push(rule);
+                }
+            }
+            Err(wrong) => mistakes.extend(
+                wrong.into_iter().map(|(line, why)| format!("{}:{line}: {why}", path.display())),
+            ),
+        }
+    }
+    anyhow::ensure!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+    Ok(rules)
+}
+
+/// Takes over limits and rules that changed; a bad file changes nothing.
+async fn reload(file: Option<&Path>, gate: &Gate, engine: &EngineHandle) {
+    let Some(file) = file else {
+        tracing::info!("there is no configuration file to read again");
+        return;
+    };
+    let loaded = Config::load(file).map_err(anyhow::Error::from);
+    let loaded = loaded.and_then(|config| Ok((load_rules(&config)?, config)));
+    let (rules, config) = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            tracing::error!("the configuration is not taken over: {error:#}");
+            return;
+        }
+    };
+    gate.set_limits(config.limits.session());
+    gate.admission().set_limits(config.limits.clone());
+    let limits = engine.send(Input::Limits(hub_limits(&config))).await;
+    let rules = engine.send(Input::Rules(RuleEdit::Files(rules))).await;
+    if limits.and(rules).is_ok() {
+        tracing::info!("limits and rules are taken over; the rest needs a restart");
+    }
+}

@@ -1,0 +1,322 @@
+//! The one task that owns what the server knows.
+//!
+//! It takes one input after the other and applies it to the [`State`] and the [`Hub`]; what has to
+//! become durable is gathered while the store is busy, and handed over as one commit when it is
+//! not. It awaits neither the store nor a subscriber.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, mpsc};
+use valtronics_protocol::{
+    event::Status,
+    request::{MessageId, Subscribe, Unsubscribe},
+    time::UnixMillis,
+};
+
+use crate::{
+    auth::Claims,
+    clock,
+    commit::{AlertDraft, Commit, Committed, EventDraft, RegistryChange},
+    domain::{alerts::Alerts, rule::Rule},
+    hub::{Hub, HubLimits, SessionId, SystemSample},
+    ingest::{Batch, Ticket},
+    outbox::Outbox,
+    state::State,
+};
+
+mod apply;
+mod gateways;
+mod handle;
+mod queues;
+
+pub use apply::{ReadOnly, RuleEdit};
+use gateways::Gateways;
+pub use handle::{EngineGone, EngineHandle};
+use queues::Queues;
+pub use queues::{OpenRequest, Opened};
+
+/// What a session asks of the engine.
+#[derive(Debug)]
+pub enum Command {
+    /// A connection has authenticated.
+    Attach { session: SessionId, outbox: Arc<Outbox>, claims: Claims },
+    /// It has a new token.
+    Regrant { session: SessionId, claims: Claims },
+    /// It subscribes.
+    Subscribe { session: SessionId, subscribe: Subscribe, id: Option<MessageId> },
+    /// It unsubscribes.
+    Unsubscribe { session: SessionId, unsubscribe: Unsubscribe, id: Option<MessageId> },
+    /// It has drained its outbox.
+    Drained(SessionId),
+    /// It has ended.
+    Detach(SessionId),
+}
+
+impl Command {
+    /// Tells whether the outbox counts an answer to it.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        match self {
+            Self::Regrant { .. } | Self::Subscribe { .. } | Self::Unsubscribe { .. } => true,
+            Self::Attach { .. } | Self::Drained(_) | Self::Detach(_) => false,
+        }
+    }
+}
+
+/// What everybody else asks of the engine.
+pub enum Input {
+    /// Readings and status reports.
+    Batch(Batch),
+    /// Names that have come into being; always before the first batch that uses them.
+    Registered(Vec<RegistryChange>),
+    /// The store has committed what it was given last.
+    Committed(Committed),
+    /// A gateway has connected, or its connection has ended.
+    Gateway { sub: Arc<str>, name: Arc<str>, connected: bool },
+    /// A connection takes a numbering over.
+    OpenQueue(OpenRequest),
+    /// The state of the host.
+    System(SystemSample),
+    /// Changed limits.
+    Limits(HubLimits),
+    /// Rules that replace those of files, or one edited over HTTP.
+    Rules(RuleEdit),
+    /// Somebody wants to look at the state.
+    Read(Box<dyn FnOnce(&State, &Alerts) + Send>),
+    /// Commit what is left, and end.
+    Stop,
+}
+
+/// What the engine needs.
+pub struct Parts {
+    /// The state as the store restored it.
+    pub state: State,
+    /// The alert engine with its rules and open alerts.
+    pub alerts: Alerts,
+    /// Alerts that ended because their rules are gone since the server stopped.
+    pub ended_alerts: Vec<AlertDraft>,
+    /// Rules of files: read-only over HTTP.
+    pub file_rules: Vec<Rule>,
+    /// Rules that were edited over HTTP.
+    pub stored_rules: Vec<Rule>,
+    /// The numberings of agents.
+    pub queues: Vec<(crate::commit::QueueKey, u64)>,
+    /// The subscribers' limits.
+    pub limits: HubLimits,
+    /// For how long readings are kept.
+    pub keep: Duration,
+    /// After how much silence a device counts as offline, where nothing else is said.
+    pub offline_after: Option<Duration>,
+    /// Where commits go.
+    pub store: mpsc::Sender<Commit>,
+    /// Wakes the sampler of the host.
+    pub sample: Arc<Notify>,
+}
+
+/// How long commits may gather under load: at this rate the store costs little.
+const COMMIT_EVERY: Duration = Duration::from_millis(20);
+/// How often silence, gateways and slow readers are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The task that owns the state.
+pub struct Engine {
+    state: State,
+    hub: Hub,
+    alerts: Alerts,
+    rules: apply::Rules,
+    queues: Queues,
+    gateways: Gateways,
+    keep: Duration,
+    offline_after: Option<Duration>,
+    store: mpsc::Sender<Commit>,
+    sample: Arc<Notify>,
+    inputs: mpsc::Receiver<Input>,
+    commands: mpsc::Receiver<Command>,
+    /// What is gathered for the next commit, and who waits for it.
+    pending: Commit,
+    pending_tickets: Vec<Waiter>,
+    /// Who waits for the commit that the store works at.
+    committing: Option<Vec<Waiter>>,
+    commit_at: Instant,
+    tick_at: Instant,
+    stopping: bool,
+    counted: u64,
+    per_second: u64,
+}
+
+/// Who waits for a commit, and how much of what may be under way it takes.
+type Waiter = (Option<Ticket>, Option<tokio::sync::OwnedSemaphorePermit>);
+
+enum Event {
+    Input(Input),
+    Command(Command),
+    Time,
+    Gone,
+}
+
+impl Engine {
+    /// Makes the engine and the handle to it.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, EngineHandle) {
+        let (inputs, inputs_rx) = mpsc::channel(handle::INPUTS);
+        let (commands, commands_rx) = mpsc::channel(handle::COMMANDS);
+        let (instant, now) = (clock::instant(), clock::now());
+        let gateways = Gateways::restore(parts.state.devices(), now);
+        let events = parts.ended_alerts.into_iter().map(EventDraft::Alert).collect();
+        let engine = Self {
+            state: parts.state,
+            hub: Hub::new(parts.limits),
+            alerts: parts.alerts,
+            rules: apply::Rules { files: parts.file_rules, stored: parts.stored_rules },
+            queues: Queues::restore(parts.queues),
+            gateways,
+            keep: parts.keep,
+            offline_after: parts.offline_after,
+            store: parts.store,
+            sample: parts.sample,
+            inputs: inputs_rx,
+            commands: commands_rx,
+            pending: Commit { events, ..Commit::default() },
+            pending_tickets: Vec::new(),
+            committing: None,
+            commit_at: instant,
+            tick_at: instant + TICK,
+            stopping: false,
+            counted: 0,
+            per_second: 0,
+        };
+        (engine, EngineHandle::new(inputs, commands))
+    }
+
+    /// Serves until it is told to stop and everything is committed.
+    pub async fn run(mut self) -> State {
+        loop {
+            let event = self.next().await;
+            let (now, instant) = (clock::now(), clock::instant());
+            match event {
+                Event::Input(input) => self.input(input, now, instant),
+                Event::Command(command) => self.command(command, now),
+                Event::Time => self.time(now, instant),
+                Event::Gone => self.stopping = true,
+            }
+            self.commit_if_due(instant);
+            if self.stopping && self.committing.is_none() && self.is_committed() {
+                return self.state;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let deadline = self.deadline();
+        tokio::select! {
+            Some(command) = self.commands.recv() => Event::Command(command),
+            input = self.inputs.recv() => input.map_or(Event::Gone, Event::Input),
+            () = tokio::time::sleep_until(deadline.into()) => Event::Time,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let waits = self.committing.is_none() && !self.is_committed();
+        let commit = waits.then_some(self.commit_at);
+        [commit, self.hub.deadline()].into_iter().flatten().fold(self.tick_at, Instant::min)
+    }
+
+    fn is_committed(&self) -> bool {
+        self.pending_tickets.is_empty() && self.pending == Commit { received_at: self.pending.received_at, ..Commit::default() }
+    }
+
+    fn time(&mut self, now: UnixMillis, instant: Instant) {
+        self.hub.tick(&self.state, instant);
+        if self.tick_at <= instant {
+            self.tick_at = instant + TICK;
+            self.per_second = std::mem::take(&mut self.counted);
+            self.look_around(now);
+            self.hub.end_stuck(&self.state, now);
+            self.hub.tell_lag(now);
+            self.want_system(now);
+        }
+    }
+
+    fn want_system(&self, now: UnixMillis) {
+        if self.hub.wants_system(now) {
+            self.sample.notify_one();
+        }
+    }
+
+    fn command(&mut self, command: Command, now: UnixMillis) {
+        match command {
+            Command::Attach { session, outbox, claims } => self.hub.attach(session, outbox, &claims),
+            Command::Regrant { session, claims } => self.hub.regrant(session, &claims, &self.state),
+            Command::Subscribe { session, subscribe, id } => {
+                self.hub.subscribe(session, subscribe, id, &self.state, now);
+                self.want_system(now);
+            }
+            Command::Unsubscribe { session, unsubscribe, id } => {
+                self.hub.unsubscribe(session, &unsubscribe, id, &self.state);
+            }
+            Command::Drained(session) => self.hub.drained(session, &self.state, now),
+            Command::Detach(session) => self.hub.detach(session),
+        }
+    }
+
+    fn input(&mut self, input: Input, now: UnixMillis, instant: Instant) {
+        match input {
+            Input::Batch(batch) => self.batch(batch, now, instant),
+            Input::Registered(changes) => self.registered(changes),
+            Input::Committed(committed) => self.committed(committed, now),
+            Input::Gateway { sub, name, connected } => {
+                if let Some(gateway) = self.gateways.set(sub, name, connected, now) {
+                    self.gateway_changed(&gateway, connected, now);
+                }
+            }
+            Input::OpenQueue(request) => self.queues.open(request),
+            Input::System(sample) => {
+                let online = |device: &&crate::state::Device| {
+                    device.published_status() != Status::Offline
+                };
+                let devices_online = self.state.devices().iter().filter(online).count() as u64;
+                let messages_per_second = self.per_second;
+                let sample = SystemSample { devices_online, messages_per_second, ..sample };
+                self.hub.publish_system(&sample, now);
+            }
+            Input::Limits(limits) => self.hub.set_limits(limits),
+            Input::Rules(edit) => self.edit_rules(edit, now),
+            Input::Read(look) => look(&self.state, &self.alerts),
+            Input::Stop => self.stopping = true,
+        }
+    }
+
+    /// Hands what is gathered to the store when it is idle and its time has come.
+    fn commit_if_due(&mut self, instant: Instant) {
+        let early = self.commit_at > instant && !self.stopping;
+        if early || self.committing.is_some() || self.is_committed() {
+            return;
+        }
+        let commit = std::mem::take(&mut self.pending);
+        // The channel holds one commit and the store has none: there is room unless it has ended,
+        // and then the process ends.
+        if self.store.try_send(commit).is_ok() {
+            self.committing = Some(std::mem::take(&mut self.pending_tickets));
+            self.commit_at = instant + COMMIT_EVERY;
+        }
+    }
+
+    fn committed(&mut self, committed: Committed, now: UnixMillis) {
+        for (ticket, permit) in self.committing.take().unwrap_or_default() {
+            if let Some(ticket) = ticket {
+                self.queues.committed(&ticket);
+            }
+            drop(permit);
+        }
+        let any = !committed.events.is_empty();
+        for event in committed.events {
+            self.state.publish(event, now);
+        }
+        if any {
+            self.hub.events_published(&self.state, now);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What changes the state: readings, status reports, names, rules, and time.
+
+use std::{ops::Range, sync::Arc, time::Instant};
+
+use tokio::sync::oneshot;
+use valtronics_protocol::{event::AlertStatus, id::DeviceId, time::UnixMillis};
+
+use super::{Engine, gateways};
+use crate::{
+    commit::{AlertDraft, EventDraft, RegistryChange, Row, RuleChange},
+    domain::rule::Rule,
+    hub::projection::Change,
+    ingest::{Batch, Item, StatusReport},
+    state::LastValue,
+};
+
+/// The alert rules by where they come from; a name stands once.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// Of files: read-only over HTTP.
+    pub files: Vec<Rule>,
+    /// Edited over HTTP.
+    pub stored: Vec<Rule>,
+}
+
+/// A change of the alert rules.
+pub enum RuleEdit {
+    /// The rules of files were read again.
+    Files(Vec<Rule>),
+    /// A rule was written over HTTP.
+    Put(Rule, oneshot::Sender<Result<(), ReadOnly>>),
+    /// A rule was deleted over HTTP: whether there was one.
+    Delete(Arc<str>, oneshot::Sender<Result<bool, ReadOnly>>),
+}
+
+/// A rule of a file cannot be edited over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the rule stands in a file of the server: edit it there")]
+pub struct ReadOnly;
+
+impl Rules {
+    fn all(&self) -> Vec<Rule> {
+        let of_file = |rule: &&Rule| self.files.iter().any(|file| file.name == rule.name);
+        let stored = self.stored.iter().filter(|rule| !of_file(rule));
+        self.files.iter().chain(stored).cloned().collect()
+    }
+
+    fn in_file(&self, name: &str) -> Result<(), ReadOnly> {
+        if self.files.iter().any(|rule| *rule.name == *name) { Err(ReadOnly) } else { Ok(()) }
+    }
+}
+
+impl Engine {
+    /// Takes in what one frame held.
+    pub(super) fn batch(&mut self, batch: Batch, now: UnixMillis, instant: Instant) {
+        let Batch { received_at, items, rows, ticket, permit } = batch;
+        if let Some(ticket) = &ticket
+            && !self.queues.accept(ticket, &mut self.pending.queues)
+        {
+            // A newer connection of the same numbering sends all this again.
+            return;
+        }
+        self.pending.received_at = received_at;
+        self.counted += rows.len() as u64;
+        let oldest = now.minus(self.keep);
+        for item in items {
+            match item {
+                Item::Update { rows: range, historical } => {
+                    self.update(&rows, range, historical, received_at, instant);
+                }
+                Item::Status(report) => self.report(report, now),
+                Item::OfflineAfter(device, period) => {
+                    if let Some(device) = self.state.device_mut(device) {
+                        device.health.set_offline_after(period);
+                    }
+                }
+            }
+        }
+        // What is older than history reaches is shown to who asked for it, but not stored.
+        self.pending.readings.extend(rows.into_iter().filter(|row| row.at >= oldest));
+        self.pending_tickets.push((ticket, permit));
+    }
+
+    fn update(
+        &mut self,
+        rows: &[Row],
+        range: Range<usize>,
+        marked: bool,
+        received_at: UnixMillis,
+        instant: Instant,
+    ) {
+        let rows = rows.get(range).unwrap_or_default();
+        let Some(id) = rows.first().map(|row| row.device) else { return };
+        let Some(device) = self.state.device_mut(id) else { return };
+        let (mut live, mut late) = (Vec::with_capacity(rows.len()), Vec::new());
+        let mut drafts = Vec::new();
+        for row in rows {
+            let change = Change { metric: row.metric, value: &row.value, at: row.at };
+            let Some(metric) = device.metric_mut(row.metric) else { continue };
+            let effective_at = row.at.min(received_at.plus(LEAD));
+            let older = metric.last.as_ref().is_some_and(|last| effective_at < last.effective_at);
+            if marked || older {
+                late.push(change);
+                continue;
+            }
+            let value = row.value.clone();
+            metric.last = Some(LastValue { value, at: row.at, effective_at });
+            live.push(change);
+            for rule in &metric.rules {
+                self.alerts.observe(*rule, id, &row.value, row.at, received_at, &mut drafts);
+            }
+        }
+        if !live.is_empty() {
+            device.health.heard(received_at);
+            if let Some(draft) = device.health.transition(id, received_at) {
+                self.pending.events.push(EventDraft::Status(draft));
+            }
+        }
+        self.draft(drafts);
+        let Some(device) = self.state.device(id) else { return };
+        if !live.is_empty() {
+            self.hub.publish(device, &live, instant);
+        }
+        if !late.is_empty() {
+            self.hub.publish_historical(device, &late, instant);
+        }
+    }
+
+    fn draft(&mut self, drafts: Vec<AlertDraft>) {
+        self.pending.events.extend(drafts.into_iter().map(EventDraft::Alert));
+    }
+
+    fn report(&mut self, report: StatusReport, now: UnixMillis) {
+        let StatusReport { device: id, status, reason, at } = report;
+        let Some(device) = self.state.device_mut(id) else { return };
+        device.health.reported(status, &reason, at);
+        if let Some(draft) = device.health.transition(id, now) {
+            self.pending.events.push(EventDraft::Status(draft));
+        }
+    }
+
+    /// Takes over names that have come into being.
+    pub(super) fn registered(&mut self, changes: Vec<RegistryChange>) {
+        for change in changes {
+            let metric = match &change {
+                RegistryChange::Metric(metric) => Some((metric.device, metric.index)),
+                RegistryChange::Device(_) => None,
+            };
+            if let Some(id) = self.state.register(change) {
+                let offline_after = self.offline_after;
+                if let Some(device) = self.state.device_mut(id) {
+                    device.health.set_offline_after(offline_after);
+                }
+                if let Some(device) = self.state.device(id) {
+                    self.hub.device_added(device);
+                }
+            }
+            if let Some((id, index)) = metric
+                && let Some(device) = self.state.device_mut(id)
+            {
+                let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
+                if let Some(metric) = device.metric_mut(index) {
+                    metric.rules = self.alerts.rules_for(&name, &key, &metric.name);
+                }
+            }
+        }
+    }
+
+    /// Looks for what happens by itself as time goes by.
+    pub(super) fn look_around(&mut self, now: UnixMillis) {
+        let state = &self.state;
+        let gone = self.gateways.newly_gone(
+            |(sub, name)| {
+                let key = format!("{sub}/{name}");
+                let device = state.devices().iter().find(|device| *device.key == *key);
+                let configured = device.and_then(|device| device.health.offline_after());
+                configured.unwrap_or(gateways::OFFLINE_AFTER)
+            },
+            now,
+        );
+        for (sub, name) in gone {
+            let reason = format!("Gateway {name} offline");
+            self.each_of_gateway(&(sub, name), now, |device| {
+                device.health.gateway_lost(&reason, now);
+            });
+        }
+        for device in self.state.devices_mut() {
+            let id = device.id();
+            if device.health.deadline().is_some_and(|at| at <= now)
+                && let Some(draft) = device.health.transition(id, now)
+            {
+                self.pending.events.push(EventDraft::Status(draft));
+            }
+        }
+        let mut drafts = Vec::new();
+        if self.alerts.deadline().is_some_and(|at| at <= now) {
+            self.alerts.tick(now, &mut drafts);
+        }
+        self.draft(drafts);
+    }
+
+    /// Tells a gateway's devices that it has come or gone.
+    pub(super) fn gateway_changed(
+        &mut self,
+        gateway: &gateways::GatewayKey,
+        connected: bool,
+        now: UnixMillis,
+    ) {
+        self.each_of_gateway(gateway, now, |device| match connected {
+            true => device.health.gateway_back(now),
+            false => device.health.gateway_away(now),
+        });
+    }
+
+    fn each_of_gateway(
+        &mut self,
+        (sub, name): &gateways::GatewayKey,
+        now: UnixMillis,
+        change: impl Fn(&mut crate::state::Device),
+    ) {
+        for device in self.state.devices_mut() {
+            if device.registered.sub != *sub || device.registered.gateway.as_ref() != Some(name) {
+                continue;
+            }
+            change(device);
+            let id: DeviceId = device.id();
+            if let Some(draft) = device.health.transition(id, now) {
+                self.pending.events.push(EventDraft::Status(draft));
+            }
+        }
+    }
+
+    /// Changes the alert rules.
+    pub(super) fn edit_rules(&mut self, edit: RuleEdit, now: UnixMillis) {
+        let stored = |name: &Arc<str>, json| RuleChange { name: Arc::clone(name), json };
+        match edit {
+            RuleEdit::Files(files) => self.rules.files = files,
+            RuleEdit::Put(rule, answer) => {
+                if let Err(read_only) = self.rules.in_file(&rule.name) {
+                    let _ = answer.send(Err(read_only));
+                    return;
+                }
+                let json = serde_json::to_string(&rule).expect("a rule has text keys only");
+                self.pending.rules.push(stored(&rule.name, Some(json.into())));
+                self.rules.stored.retain(|known| known.name != rule.name);
+                self.rules.stored.push(rule);
+                let _ = answer.send(Ok(()));
+            }
+            RuleEdit::Delete(name, answer) => {
+                let known = self.rules.stored.iter().any(|rule| rule.name == name);
+                let deleted = self.rules.in_file(&name).map(|()| known);
+                if deleted == Ok(true) {
+                    self.pending.rules.push(stored(&name, None));
+                    self.rules.stored.retain(|rule| rule.name != name);
+                }
+                let _ = answer.send(deleted);
+            }
+        }
+        let mut drafts = Vec::new();
+        self.alerts.set_rules(self.rules.all(), now, &mut drafts);
+        debug_assert!(drafts.iter().all(|draft| draft.status == AlertStatus::Resolved));
+        self.draft(drafts);
+        for device in self.state.devices_mut() {
+            let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
+            for metric in &mut device.metrics {
+                metric.rules = self.alerts.rules_for(&name, &key, &metric.name);
+            }
+        }
+    }
+}
+
+/// How far beyond its receipt a reading may count when last values move: a clock that runs ahead
+/// freezes nothing (WebSocket API, section 5).
+const LEAD: std::time::Duration = std::time::Duration::from_secs(1);

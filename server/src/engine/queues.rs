@@ -1,0 +1,110 @@
+//! How far each agent's numbering has come: what was taken in, and what is committed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::sync::{oneshot, watch};
+use valtronics_protocol::uplink::Ack;
+
+use crate::{
+    commit::{Lane, QueueKey},
+    ingest::{OpenQueue, Ticket},
+};
+
+/// A connection wants to go on with a numbering.
+pub struct OpenRequest {
+    /// The subject of its token.
+    pub sub: Arc<str>,
+    /// The numbering's name.
+    pub queue: Arc<str>,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Opened>,
+}
+
+/// A numbering as a connection finds it.
+pub struct Opened {
+    /// The hold on it.
+    pub queue: OpenQueue,
+    /// What was taken in so far; more than `progress` says while a commit is under way.
+    pub accepted: Ack,
+    /// What is committed, now and from now on.
+    pub progress: Arc<watch::Sender<Ack>>,
+    /// Becomes true when a newer connection takes over.
+    pub taken_over: watch::Receiver<bool>,
+}
+
+/// Every numbering that was ever used.
+#[derive(Debug, Default)]
+pub(super) struct Queues(HashMap<(Arc<str>, Arc<str>), Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    accepted: Ack,
+    progress: Arc<watch::Sender<Ack>>,
+    epoch: u64,
+    holder: Option<watch::Sender<bool>>,
+}
+
+impl Queues {
+    pub(super) fn restore(committed: Vec<(QueueKey, u64)>) -> Self {
+        let mut queues = Self::default();
+        for (QueueKey { sub, queue, lane }, number) in committed {
+            let queue = queues.0.entry((sub, queue)).or_default();
+            match lane {
+                Lane::Readings => queue.accepted.seq = Some(number),
+                Lane::Events => queue.accepted.event = Some(number),
+            }
+            queue.progress.send_replace(queue.accepted);
+        }
+        queues
+    }
+
+    /// Gives a numbering to a connection, and takes it from the one that had it.
+    pub(super) fn open(&mut self, request: OpenRequest) {
+        let OpenRequest { sub, queue: name, answer } = request;
+        let queue = self.0.entry((Arc::clone(&sub), Arc::clone(&name))).or_default();
+        queue.epoch += 1;
+        let (holder, taken_over) = watch::channel(false);
+        if let Some(before) = queue.holder.replace(holder) {
+            before.send_replace(true);
+        }
+        let key = QueueKey { sub, queue: name, lane: Lane::Readings };
+        // A connection that has gone meanwhile holds the numbering until the next one comes.
+        let _ = answer.send(Opened {
+            queue: OpenQueue { key, epoch: queue.epoch },
+            accepted: queue.accepted,
+            progress: Arc::clone(&queue.progress),
+            taken_over,
+        });
+    }
+
+    /// Takes in the numbers of a batch; false when another connection holds the numbering by now.
+    pub(super) fn accept(&mut self, ticket: &Ticket, numbers: &mut Vec<(QueueKey, u64)>) -> bool {
+        let Some(open) = &ticket.queue else { return true };
+        let of = (Arc::clone(&open.key.sub), Arc::clone(&open.key.queue));
+        let Some(queue) = self.0.get_mut(&of) else { return false };
+        if queue.epoch != open.epoch {
+            return false;
+        }
+        queue.accepted = later(queue.accepted, ticket.reached);
+        let lanes = [(Lane::Readings, ticket.reached.seq), (Lane::Events, ticket.reached.event)];
+        for (lane, number) in lanes {
+            if let Some(number) = number {
+                numbers.push((QueueKey { lane, ..open.key.clone() }, number));
+            }
+        }
+        true
+    }
+
+    /// Publishes that the numbers of a batch are committed.
+    pub(super) fn committed(&self, ticket: &Ticket) {
+        ticket.progress.send_if_modified(|known| {
+            let reached = later(*known, ticket.reached);
+            std::mem::replace(known, reached) != reached
+        });
+    }
+}
+
+/// Returns the higher number of each lane.
+fn later(one: Ack, other: Ack) -> Ack {
+    Ack { seq: one.seq.max(other.seq), event: one.event.max(other.event) }
+}

@@ -1,0 +1,88 @@
+//! HTTP: the upgrade to WebSocket, and our own API beside it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    engine::EngineHandle, hub::SessionId, session::Gate, store_task::StoreHandle, uplink::Uplinks,
+};
+
+mod alerts;
+mod auth;
+mod devices;
+mod error;
+mod health;
+mod rules;
+mod telemetry;
+mod upgrade;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Api(Arc<Shared>);
+
+/// The parts of [`Api`].
+pub struct Shared {
+    /// The door.
+    pub gate: Arc<Gate>,
+    /// The way to the engine.
+    pub engine: EngineHandle,
+    /// The way to the registry.
+    pub store: StoreHandle,
+    /// What uplinks share.
+    pub uplinks: Arc<Uplinks>,
+    /// Where connections live.
+    pub connections: TaskTracker,
+    /// Origins that may connect besides the server's own.
+    pub origins: Vec<String>,
+    /// The server listens on loopback only.
+    pub loopback_only: bool,
+    /// The next session's name.
+    pub next_session: std::sync::atomic::AtomicU64,
+    /// What all HTTP intake may have under way, in bytes.
+    pub intake: Arc<tokio::sync::Semaphore>,
+}
+
+/// The address of the other side.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+impl std::ops::Deref for Api {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Shared {
+    fn new_session(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+/// The largest body in bytes (programs, "HTTP").
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Makes the routes.
+pub fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/ws", get(upgrade::all_channels))
+        .route("/ws/{channel}", get(upgrade::one_channel))
+        .route("/uplink", get(upgrade::uplink))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/api/v1/devices", get(devices::list))
+        .route("/api/v1/devices/{id}", get(devices::one))
+        .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/rules", get(rules::list))
+        .route("/api/v1/rules/{name}", get(rules::one).put(rules::put).delete(rules::delete))
+        .route("/api/v1/telemetry", post(telemetry::post))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(Api(Arc::new(shared)))
+}

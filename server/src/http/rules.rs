@@ -1,0 +1,79 @@
+//! `/api/v1/rules`: alert rules.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::{Api, auth::Authenticated, error::ApiError};
+use crate::{
+    auth::Scope,
+    domain::rule::Rule,
+    engine::{EngineGone, Input, ReadOnly, RuleEdit},
+};
+
+#[derive(Serialize)]
+pub(super) struct Rules {
+    rules: Vec<Rule>,
+    next: Option<String>,
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    user: Authenticated,
+) -> Result<Json<Rules>, ApiError> {
+    user.need(Scope::AlertsRead)?;
+    let rules = api.engine.read(|_, alerts| alerts.rules().to_vec()).await?;
+    Ok(Json(Rules { rules, next: None }))
+}
+
+pub(super) async fn one(
+    State(api): State<Api>,
+    user: Authenticated,
+    Path(name): Path<String>,
+) -> Result<Json<Rule>, ApiError> {
+    user.need(Scope::AlertsRead)?;
+    let find = move |_: &crate::state::State, alerts: &crate::domain::alerts::Alerts| {
+        alerts.rules().iter().find(|rule| *rule.name == *name).cloned()
+    };
+    api.engine.read(find).await?.map(Json).ok_or_else(|| ApiError::not_found("rule"))
+}
+
+pub(super) async fn put(
+    State(api): State<Api>,
+    user: Authenticated,
+    Path(name): Path<String>,
+    body: String,
+) -> Result<Json<Rule>, ApiError> {
+    user.need(Scope::AlertsWrite)?;
+    let rule = Rule::parse_json(&body, Some(&name))
+        .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
+    let (answer, answered) = oneshot::channel();
+    api.engine.send(Input::Rules(RuleEdit::Put(rule.clone(), answer))).await?;
+    answered.await.map_err(|_| EngineGone)?.map_err(conflict)?;
+    Ok(Json(rule))
+}
+
+pub(super) async fn delete(
+    State(api): State<Api>,
+    user: Authenticated,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    user.need(Scope::AlertsWrite)?;
+    let (answer, answered) = oneshot::channel();
+    let name: Arc<str> = name.into();
+    api.engine.send(Input::Rules(RuleEdit::Delete(name, answer))).await?;
+    match answered.await.map_err(|_| EngineGone)?.map_err(conflict)? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::not_found("rule")),
+    }
+}
+
+fn conflict(read_only: ReadOnly) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, read_only.to_string())
+}

@@ -1,0 +1,76 @@
+//! `POST /api/v1/telemetry`: readings from whatever can speak HTTP.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+};
+use tokio::sync::watch;
+use valtronics_protocol::uplink::Ack;
+
+use super::{Api, auth::Authenticated, error::ApiError};
+use crate::{
+    auth::Scope,
+    clock,
+    engine::{EngineGone, Input},
+    ingest::{
+        Batch, Ticket, json,
+        names::Names,
+        resolve::{merge, take, unknown},
+    },
+    store_task::RegisterError,
+};
+
+pub(super) async fn post(
+    State(api): State<Api>,
+    user: Authenticated,
+    headers: HeaderMap,
+    body: Result<String, axum::extract::rejection::StringRejection>,
+) -> Result<StatusCode, ApiError> {
+    let claims = user.need(Scope::Uplink)?;
+    let body = body.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if kind.is_some_and(|kind| kind.contains("senml")) {
+        let why = "SenML is not supported by this version yet: send application/json";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    let parsed = json::parse(&body, true)
+        .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
+    for (at, message) in parsed.messages.iter().enumerate() {
+        if let Err(fault) = &message.content {
+            return Err(unprocessable(format!("item {at}: {fault}")));
+        }
+    }
+    let contents = || parsed.messages.iter().filter_map(|message| message.content.as_ref().ok());
+    let mut names = Names::new(Arc::clone(&claims.sub), None, api.store.clone());
+    let wanted = contents().filter_map(|content| unknown(&names, content, &parsed.readings));
+    match names.learn(merge(wanted.collect())).await {
+        Ok(()) => {}
+        Err(RegisterError::Full(full)) => return Err(unprocessable(full)),
+        Err(unavailable @ RegisterError::Unavailable) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(ApiError::new(status, unavailable.to_string()).retry_after(5));
+        }
+    }
+    let (progress, mut durable) = watch::channel(Ack::default());
+    let reached = Ack { seq: Some(1), event: None };
+    let mut batch = Batch {
+        received_at: clock::now(),
+        ticket: Some(Ticket { progress: Arc::new(progress), reached, queue: None }),
+        ..Batch::default()
+    };
+    for content in contents() {
+        take(&names, content, &parsed.readings, &mut batch);
+    }
+    let bytes = u32::try_from(body.len().max(1)).unwrap_or(u32::MAX);
+    let permit = Arc::clone(&api.intake).acquire_many_owned(bytes).await;
+    batch.permit = Some(permit.map_err(|_| EngineGone)?);
+    api.engine.send(Input::Batch(batch)).await?;
+    durable.wait_for(|ack| *ack == reached).await.map_err(|_| EngineGone)?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+fn unprocessable(why: String) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, why)
+}

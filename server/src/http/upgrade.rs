@@ -1,0 +1,270 @@
+//! The handshake of WebSocket connections (RFC 6455, section 4.2): every refusal is an HTTP answer.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Extension, Path, RawQuery, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
+use hyper_util::rt::TokioIo;
+use serde_json::{Map, Value as Json};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use valtronics_protocol::{
+    filter::{self, Channel},
+    request::Subscribe,
+    uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
+};
+
+use super::{Api, Peer, auth::bearer, error::ApiError};
+use crate::{
+    clock,
+    origin,
+    session::{Opened, Session},
+    socket::{Socket, SocketConfig, Stream},
+    uplink::{Dialect, Uplink},
+};
+
+/// The subprotocol of subscribers in JSON; none means the same.
+const SUBPROTOCOL_SUBSCRIBER: &str = "valtronics.v1.json";
+
+pub(super) async fn all_channels(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, ApiError> {
+    if query.is_some_and(|query| !query.is_empty()) {
+        let why = "/ws takes no query: subscribe by messages, send the token by auth";
+        return Err(ApiError::bad_request(why));
+    }
+    subscriber(&api, peer, None, request)
+}
+
+pub(super) async fn one_channel(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(channel): Path<String>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let channel = Channel::from_name(&channel).ok_or_else(|| ApiError::not_found("path"))?;
+    let wanted = read_query(channel, query.as_deref().unwrap_or_default())?;
+    let (filters, options) = filter::parse(channel, &wanted)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    subscriber(&api, peer, Some(Subscribe { channel, filters, options }), request)
+}
+
+/// Reads a query as the keys of a `subscribe`: a comma separates values, `%2C` is a comma in a
+/// name, a key given twice adds.
+fn read_query(channel: Channel, query: &str) -> Result<Map<String, Json>, ApiError> {
+    let mut wanted = Map::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, values) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = decode(key)?;
+        let mut read = Vec::new();
+        for value in values.split(',') {
+            let value = decode(value)?;
+            read.push(match &*key {
+                // Whole numbers are written as such; the rest the filter refuses.
+                "device_id" | "since" => {
+                    value.parse::<u64>().map_or_else(|_| Json::from(&*value), Json::from)
+                }
+                "snapshot" | "historical" | "batch" => {
+                    value.parse::<bool>().map_or_else(|_| Json::from(&*value), Json::from)
+                }
+                _ => Json::from(value),
+            });
+        }
+        let many = ["device_id", "metrics", "severity", "alert_type", "status_types"];
+        if many.contains(&&*key) {
+            let known = wanted.entry(key).or_insert_with(|| Json::Array(Vec::new()));
+            if let Json::Array(known) = known {
+                known.extend(read);
+            }
+        } else if read.len() == 1 && !wanted.contains_key(&key) {
+            wanted.extend(read.pop().map(|value| (key, value)));
+        } else {
+            return Err(ApiError::bad_request(format!("{key} takes one value")));
+        }
+    }
+    for key in ["type", "channel", "id", "filters"] {
+        if wanted.contains_key(key) {
+            return Err(ApiError::bad_request(format!("{key} is no key of {channel}")));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Decodes the percent signs of a query (RFC 3986, section 2.1).
+fn decode(text: &str) -> Result<String, ApiError> {
+    let bad = || ApiError::bad_request("the query is not well encoded");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
+                let (high, low) = (digit().ok_or_else(bad)?, digit().ok_or_else(bad)?);
+                u8::try_from(high * 16 + low).map_err(|_| bad())?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| bad())
+}
+
+fn subscriber(
+    api: &Api,
+    peer: Peer,
+    endpoint: Option<Subscribe>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let key = websocket_key(request.headers())?;
+    check_origin(api, request.headers())?;
+    let offered = offered_protocols(request.headers());
+    let protocol = match offered.as_slice() {
+        [] => None,
+        offered if offered.iter().any(|name| name == SUBPROTOCOL_SUBSCRIBER) => {
+            Some(SUBPROTOCOL_SUBSCRIBER)
+        }
+        _ => return Err(unknown_protocol(SUBPROTOCOL_SUBSCRIBER)),
+    };
+    admit(api, peer)?;
+    let token = bearer(request.headers()).map(str::to_owned);
+    let (api, id) = (api.clone(), api.new_session());
+    let serve = {
+        let api = api.clone();
+        move |stream, already_read| async move {
+            let socket = Socket::new(stream, already_read, SocketConfig::SUBSCRIBER).await;
+            let opened = Opened { id, socket, address: peer.0, endpoint, token };
+            let session = Session::new(opened, Arc::clone(&api.gate), api.engine.commands());
+            // A task keeps the size of its largest state: the session gets one of its own.
+            api.connections.spawn(session.run());
+        }
+    };
+    switch(&api, request, &key, protocol, serve)
+}
+
+pub(super) async fn uplink(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let key = websocket_key(request.headers())?;
+    check_origin(&api, request.headers())?;
+    let offered = offered_protocols(request.headers());
+    let has = |name: &str| offered.iter().any(|offered| offered == name);
+    let (dialect, protocol) = match () {
+        () if has(SUBPROTOCOL_AGENT) => (Dialect::Agent, Some(SUBPROTOCOL_AGENT)),
+        () if has(SUBPROTOCOL_JSON) => (Dialect::Json, Some(SUBPROTOCOL_JSON)),
+        () if offered.is_empty() => (Dialect::Json, None),
+        () => return Err(unknown_protocol(SUBPROTOCOL_JSON)),
+    };
+    admit(&api, peer)?;
+    let token = bearer(request.headers()).map(str::to_owned);
+    let serve = {
+        let api = api.clone();
+        move |stream, already_read| async move {
+            let socket = Socket::new(stream, already_read, SocketConfig::UPLINK).await;
+            let uplink = Uplink::new(socket, peer.0, dialect, Arc::clone(&api.uplinks));
+            api.connections.spawn(uplink.run(token));
+        }
+    };
+    switch(&api, request, &key, protocol, serve)
+}
+
+fn admit(api: &Api, peer: Peer) -> Result<(), ApiError> {
+    let opened = api.gate.admission().open(peer.0, clock::instant());
+    opened.map_err(|refused| {
+        tracing::warn!(address = %peer.0, %refused, "refused a handshake");
+        let status = StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+        ApiError::new(status, refused.to_string()).retry_after(refused.retry_after_seconds())
+    })
+}
+
+fn unknown_protocol(known: &str) -> ApiError {
+    ApiError::bad_request(format!("of the subprotocols only {known} is known, or none"))
+}
+
+/// Checks that a request asks for the upgrade; returns its key.
+fn websocket_key(headers: &HeaderMap) -> Result<String, ApiError> {
+    let lists = |name, wanted: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(wanted))
+    };
+    if !lists(header::CONNECTION, "upgrade") || !lists(header::UPGRADE, "websocket") {
+        let why = "this path speaks WebSocket: connect with ws:// or wss://";
+        return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, why));
+    }
+    if !lists(header::SEC_WEBSOCKET_VERSION, "13") {
+        let why = "Sec-WebSocket-Version is 13";
+        return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, why));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    // 16 bytes in Base64.
+    let good = |key: &&str| {
+        let body = key.strip_suffix("==").unwrap_or_default();
+        let base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+        body.len() == 22 && body.bytes().all(base64)
+    };
+    let key = key.filter(good).map(str::to_owned);
+    key.ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is 16 bytes in Base64"))
+}
+
+fn check_origin(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let (origin, host) = (text(header::ORIGIN), text(header::HOST));
+    if origin::allowed(origin, host, None, &api.origins, api.loopback_only) {
+        return Ok(());
+    }
+    let why = "pages of this origin may not connect: list it under [origins] allow";
+    Err(ApiError::new(StatusCode::FORBIDDEN, why))
+}
+
+fn offered_protocols(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|value| value.split(',')).map(|name| name.trim().to_owned()).collect()
+}
+
+/// Answers 101 and serves the connection when it has changed hands.
+fn switch<F>(
+    api: &Api,
+    mut request: Request,
+    key: &str,
+    protocol: Option<&'static str>,
+    serve: impl FnOnce(Stream, Vec<u8>) -> F + Send + 'static,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("HTTP/1.1 is needed to upgrade"))?;
+    let gate = Arc::clone(&api.gate);
+    api.connections.spawn(async move {
+        let upgraded = upgrade.await.ok().and_then(|upgraded: Upgraded| {
+            upgraded.downcast::<TokioIo<Stream>>().ok()
+        });
+        match upgraded {
+            Some(Parts { io, read_buf, .. }) => serve(io.into_inner(), read_buf.to_vec()).await,
+            None => gate.admission().close(None),
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let accept = derive_accept_key(key.as_bytes());
+    let accept = accept.parse().map_err(|_| ApiError::bad_request("Sec-WebSocket-Key is odd"))?;
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = protocol {
+        let protocol = HeaderValue::from_static(protocol);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    Ok(response)
+}

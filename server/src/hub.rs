@@ -1,0 +1,267 @@
+//! Who gets what: from the state's changes to the outboxes of subscribers.
+//!
+//! An update of a device goes through an index from devices to targets; nothing walks all
+//! subscriptions. It is encoded once for each projection that somebody gets, and pushed, never
+//! awaited. Whoever reads too slowly, has just subscribed, or resumes is served from the state: his
+//! [`Backlog`] says what is still owed, and [`Hub::pump`] pays it as his connection drains.
+//!
+//! Pure: no socket, no clock; the outboxes are what comes out.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::RandomState;
+use valtronics_protocol::{close::CloseCode, time::UnixMillis};
+
+use crate::{
+    auth::{Claims, DeviceGrant, Scopes},
+    commit::MetricIndex,
+    outbox::{Close, Outbox, Pushed, TelemetryFrame},
+    state::{Device, State},
+};
+
+pub mod projection;
+mod backlog;
+mod index;
+mod metric_set;
+mod subscribe;
+mod subscription;
+mod system;
+mod throttle;
+
+use backlog::Backlog;
+use index::Index;
+use projection::{Change, Mark, ProjectionId, Projections};
+use subscription::{EventSubscription, Keyed, SystemSubscription, TelemetrySubscription};
+use throttle::Throttles;
+
+pub use system::SystemSample;
+
+/// Names a session for as long as the server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// What bounds a subscriber.
+#[derive(Debug, Clone, Copy)]
+pub struct HubLimits {
+    /// The most keys of one connection.
+    pub subscriptions: usize,
+    /// How much telemetry may wait for one connection before it is conflated.
+    pub queue_bytes: usize,
+    /// How long telemetry may wait for company when a connection is busy.
+    pub coalesce: Duration,
+}
+
+/// Every subscriber, and the ways from changes to them.
+#[derive(Debug)]
+pub struct Hub {
+    limits: HubLimits,
+    subscribers: HashMap<SessionId, Subscriber, RandomState>,
+    projections: Projections,
+    live: Index,
+    historical: Index,
+    throttles: Throttles,
+    /// Sessions that got telemetry and sleep on until the coalescing period ends.
+    asleep: Vec<Arc<Outbox>>,
+    wake_at: Option<Instant>,
+}
+
+/// One authenticated connection.
+#[derive(Debug)]
+struct Subscriber {
+    outbox: Arc<Outbox>,
+    scopes: Scopes,
+    devices: DeviceGrant,
+    telemetry: Keyed<TelemetrySubscription>,
+    alerts: Keyed<EventSubscription>,
+    status: Keyed<EventSubscription>,
+    system: Option<SystemSubscription>,
+    backlog: Backlog,
+}
+
+/// How long an event may wait for a connection that reads (WebSocket API, section 6).
+const EVENT_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Subscriber {
+    fn keys(&self) -> usize {
+        let keyed = self.telemetry.len() + self.alerts.len() + self.status.len();
+        keyed + usize::from(self.system.is_some())
+    }
+
+    fn may_see(&self, device: &Device) -> bool {
+        self.devices.allows(device.id(), &device.registered.name, &device.key)
+    }
+}
+
+impl Hub {
+    /// Makes a hub without subscribers.
+    #[must_use]
+    pub fn new(limits: HubLimits) -> Self {
+        Self {
+            limits,
+            subscribers: HashMap::default(),
+            projections: Projections::default(),
+            live: Index::default(),
+            historical: Index::default(),
+            throttles: Throttles::default(),
+            asleep: Vec::new(),
+            wake_at: None,
+        }
+    }
+
+    /// Changes the limits for what comes from now on.
+    pub fn set_limits(&mut self, limits: HubLimits) {
+        self.limits = limits;
+    }
+
+    /// Counts the authenticated connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// Takes in an authenticated connection.
+    pub fn attach(&mut self, session: SessionId, outbox: Arc<Outbox>, claims: &Claims) {
+        let subscriber = Subscriber {
+            outbox,
+            scopes: claims.scopes,
+            devices: claims.devices.clone(),
+            telemetry: Keyed::default(),
+            alerts: Keyed::default(),
+            status: Keyed::default(),
+            system: None,
+            backlog: Backlog::default(),
+        };
+        self.subscribers.insert(session, subscriber);
+    }
+
+    /// Lets go of a connection.
+    pub fn detach(&mut self, session: SessionId) {
+        self.remove_telemetry(session, None);
+        self.subscribers.remove(&session);
+    }
+
+    /// Sends live readings of a device, in the order in which they came.
+    pub fn publish(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
+        self.spread(device, changes, Mark::Live, now);
+        let projections = &self.projections;
+        let covered = |id: ProjectionId| {
+            let metrics = changes.iter().map(|change| change.metric);
+            let shown = |metric: &MetricIndex| {
+                device.metric(*metric).is_some_and(|metric| projections.covers(id, &metric.name))
+            };
+            metrics.filter(shown).collect()
+        };
+        for due in self.throttles.changed(device.id(), covered, now) {
+            self.emit_throttled(&due, device, now);
+        }
+    }
+
+    /// Sends readings that came late.
+    pub fn publish_historical(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
+        self.spread(device, changes, Mark::Historical, now);
+    }
+
+    fn spread(&mut self, device: &Device, changes: &[Change<'_>], mark: Mark, now: Instant) {
+        let index = if mark == Mark::Historical { &self.historical } else { &self.live };
+        let mut encoded: Vec<(ProjectionId, Vec<Arc<TelemetryFrame>>)> = Vec::new();
+        let HubLimits { queue_bytes, coalesce, .. } = self.limits;
+        for target in index.of(device.id()) {
+            let known = encoded.iter().position(|(id, _)| *id == target.projection);
+            let at = known.unwrap_or_else(|| {
+                let frames = self.projections.encode(target.projection, device, changes, mark);
+                encoded.push((target.projection, frames));
+                encoded.len() - 1
+            });
+            let frames = encoded.get(at).map(|(_, frames)| frames.as_slice()).unwrap_or_default();
+            for frame in frames {
+                match target.outbox.push_telemetry(frame, queue_bytes, now, coalesce) {
+                    Pushed::Queued | Pushed::Gone => {}
+                    Pushed::Asleep => self.asleep.push(Arc::clone(&target.outbox)),
+                    Pushed::Conflate => {
+                        if let Some(subscriber) = self.subscribers.get_mut(&target.session) {
+                            subscriber.conflate(frame);
+                        }
+                    }
+                }
+            }
+        }
+        if !self.asleep.is_empty() && self.wake_at.is_none() {
+            self.wake_at = Some(now + coalesce);
+        }
+    }
+
+    /// Sends the newest values of what changed in a throttled group's period.
+    fn emit_throttled(&mut self, due: &throttle::Due, device: &Device, now: Instant) {
+        let changes = newest(device, due.metrics.iter());
+        let frames = self.projections.encode(due.projection, device, &changes, Mark::Live);
+        for target in &due.targets {
+            for frame in &frames {
+                let limit = self.limits.queue_bytes;
+                let pushed = target.outbox.push_telemetry(frame, limit, now, Duration::ZERO);
+                if pushed == Pushed::Conflate
+                    && let Some(subscriber) = self.subscribers.get_mut(&target.session)
+                {
+                    subscriber.conflate(frame);
+                }
+            }
+        }
+    }
+
+    /// Returns when [`Hub::tick`] is to be called next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.wake_at, self.throttles.deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due: ends coalescing and throttling periods.
+    pub fn tick(&mut self, state: &State, now: Instant) {
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            for outbox in self.asleep.drain(..) {
+                outbox.wake();
+            }
+        }
+        while let Some((device, due)) = self.throttles.expired(now) {
+            if let Some(device) = state.device(device) {
+                self.emit_throttled(&due, device, now);
+            }
+        }
+    }
+
+    /// Sends events that have just been published.
+    pub fn events_published(&mut self, state: &State, now: UnixMillis) {
+        let sessions: Vec<SessionId> = self.subscribers.keys().copied().collect();
+        for session in sessions {
+            self.pump(session, state, now);
+        }
+    }
+
+    /// Ends the connections that do not read their events.
+    pub fn end_stuck(&mut self, state: &State, now: UnixMillis) {
+        for subscriber in self.subscribers.values() {
+            let oldest = subscriber.oldest_event(state);
+            if oldest.is_some_and(|at| now.since(at) > EVENT_PATIENCE) {
+                subscriber.outbox.close(Close {
+                    code: CloseCode::TooSlow,
+                    reason: "alerts or status changes waited for 60 s: come back with since".into(),
+                });
+            }
+        }
+    }
+}
+
+/// Collects the newest values of some metrics of a device.
+fn newest(
+    device: &Device,
+    metrics: impl Iterator<Item = MetricIndex>,
+) -> Vec<Change<'_>> {
+    let change = |metric| {
+        let last = device.metric(metric)?.last.as_ref()?;
+        Some(Change { metric, value: &last.value, at: last.at })
+    };
+    metrics.filter_map(change).collect()
+}

@@ -1,0 +1,75 @@
+//! From a device to those who get its telemetry.
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+use valtronics_protocol::id::DeviceId;
+
+use super::{SessionId, projection::ProjectionId};
+use crate::outbox::Outbox;
+
+/// Somebody who gets something.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) session: SessionId,
+    pub(super) projection: ProjectionId,
+    pub(super) outbox: Arc<Outbox>,
+    /// The devices for which the session has keys of their own, sorted: for these, its key of all
+    /// devices does not count.
+    pub(super) own: Option<Arc<[DeviceId]>>,
+}
+
+/// Who gets the telemetry of which device.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    all: Vec<Target>,
+    by_device: HashMap<DeviceId, Vec<Target>, RandomState>,
+    /// Under which keys a session stands.
+    keys: HashMap<SessionId, Vec<Option<DeviceId>>, RandomState>,
+}
+
+impl Index {
+    /// Adds a target for one device, or for all.
+    pub(super) fn insert(&mut self, key: Option<DeviceId>, target: Target) {
+        self.keys.entry(target.session).or_default().push(key);
+        match key {
+            None => self.all.push(target),
+            Some(device) => self.by_device.entry(device).or_default().push(target),
+        }
+    }
+
+    /// Removes everything of a session; returns the keys under which nobody stands any more.
+    pub(super) fn remove(&mut self, session: SessionId) -> Vec<Option<DeviceId>> {
+        let mut emptied = Vec::new();
+        for key in self.keys.remove(&session).unwrap_or_default() {
+            let targets = match key {
+                None => Some(&mut self.all),
+                Some(device) => self.by_device.get_mut(&device),
+            };
+            let Some(targets) = targets else { continue };
+            if let Some(at) = targets.iter().position(|target| target.session == session) {
+                targets.swap_remove(at);
+            }
+            if targets.is_empty() {
+                emptied.push(key);
+                if let Some(device) = key {
+                    self.by_device.remove(&device);
+                }
+            }
+        }
+        emptied
+    }
+
+    /// Tells whether nobody stands here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Lists those who get the telemetry of a device.
+    pub(super) fn of(&self, device: DeviceId) -> impl Iterator<Item = &Target> {
+        let of_all = self.all.iter().filter(move |target| {
+            target.own.as_ref().is_none_or(|own| own.binary_search(&device).is_err())
+        });
+        of_all.chain(self.by_device.get(&device).into_iter().flatten())
+    }
+}

@@ -1,0 +1,159 @@
+//! What of an update a subscriber gets: encoded once for all who get the same.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use valtronics_protocol::{
+    event::{Event, MetricValue, Telemetry, TelemetryUpdate},
+    filter::{Channel, MetricPattern},
+    time::UnixMillis,
+    value::Value,
+};
+
+use crate::{
+    commit::MetricIndex,
+    outbox::TelemetryFrame,
+    state::{Device, to_message},
+};
+
+/// The most bytes of one message: Python's client takes 1 MiB by default (WebSocket API, section 5).
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// Names a projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProjectionId(u32);
+
+/// Every projection that somebody gets, each once.
+#[derive(Debug, Default)]
+pub struct Projections {
+    known: Vec<Projection>,
+    by_patterns: HashMap<Vec<MetricPattern>, ProjectionId>,
+    /// Places of `known` that nobody uses.
+    free: Vec<ProjectionId>,
+}
+
+/// Which metrics; all when there is no pattern.
+#[derive(Debug, Default)]
+struct Projection {
+    patterns: Vec<MetricPattern>,
+    users: usize,
+}
+
+/// A reading on its way out.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// Which metric.
+    pub metric: MetricIndex,
+    /// What was measured.
+    pub value: &'a Value,
+    /// When.
+    pub at: UnixMillis,
+}
+
+/// What an update is marked as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// A live reading.
+    Live,
+    /// The state at the moment of subscribing.
+    Snapshot,
+    /// A reading that came late.
+    Historical,
+}
+
+impl Projections {
+    /// Finds or makes the projection of these patterns (sorted, each once), and counts its user.
+    pub fn acquire(&mut self, patterns: Vec<MetricPattern>) -> ProjectionId {
+        let id = self.by_patterns.get(&patterns).copied().or_else(|| self.free.pop());
+        let id = id.unwrap_or_else(|| {
+            self.known.push(Projection::default());
+            ProjectionId(u32::try_from(self.known.len() - 1).expect("limited by connections"))
+        });
+        if let Some(projection) = self.known.get_mut(id.0 as usize) {
+            projection.users += 1;
+            projection.patterns.clone_from(&patterns);
+        }
+        self.by_patterns.insert(patterns, id);
+        id
+    }
+
+    /// Counts a user less.
+    pub fn release(&mut self, id: ProjectionId) {
+        if let Some(projection) = self.known.get_mut(id.0 as usize) {
+            projection.users -= 1;
+            if projection.users == 0 {
+                self.by_patterns.remove(&projection.patterns);
+                self.free.push(id);
+            }
+        }
+    }
+
+    /// Tells whether a metric is part of the projection.
+    pub fn covers(&self, id: ProjectionId, metric: &str) -> bool {
+        self.known.get(id.0 as usize).is_some_and(|projection| projection.covers(metric))
+    }
+
+    /// Encodes what the projection shows of these readings of a device: no frame when that is
+    /// nothing, several when one would be too large.
+    pub fn encode<'a>(
+        &self,
+        id: ProjectionId,
+        device: &'a Device,
+        changes: &[Change<'a>],
+        mark: Mark,
+    ) -> Vec<Arc<TelemetryFrame>> {
+        let mut frames = Vec::with_capacity(1);
+        let shown: Vec<Change<'a>> = match self.known.get(id.0 as usize) {
+            Some(projection) if !projection.patterns.is_empty() => changes
+                .iter()
+                .filter(|change| {
+                    device.metric(change.metric).is_some_and(|metric| projection.covers(&metric.name))
+                })
+                .copied()
+                .collect(),
+            Some(_) | None => changes.to_vec(),
+        };
+        if !shown.is_empty() {
+            encode_split(device, &shown, mark, &mut frames);
+        }
+        frames
+    }
+}
+
+impl Projection {
+    fn covers(&self, metric: &str) -> bool {
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(metric))
+    }
+}
+
+fn encode_split<'a>(
+    device: &'a Device,
+    changes: &[Change<'a>],
+    mark: Mark,
+    frames: &mut Vec<Arc<TelemetryFrame>>,
+) {
+    let entry = |change: Change<'a>| {
+        let (name, unit) = device.metric(change.metric).map_or(("", ""), |m| (&*m.name, &*m.unit));
+        let value = MetricValue {
+            value: Cow::Borrowed(change.value),
+            unit: Cow::Borrowed(unit),
+            timestamp: change.at,
+            stale: false,
+        };
+        (Cow::Borrowed(name), value)
+    };
+    let message = to_message(&Event::TelemetryUpdate(TelemetryUpdate {
+        channel: Channel::Telemetry,
+        device_id: device.id(),
+        telemetry: Telemetry(changes.iter().copied().map(entry).collect()),
+        snapshot: mark == Mark::Snapshot,
+        historical: mark == Mark::Historical,
+    }));
+    if message.len() > MAX_MESSAGE_BYTES && changes.len() > 1 {
+        let (first, rest) = changes.split_at(changes.len() / 2);
+        encode_split(device, first, mark, frames);
+        encode_split(device, rest, mark, frames);
+        return;
+    }
+    let metrics = changes.iter().map(|change| change.metric).collect();
+    frames.push(Arc::new(TelemetryFrame { message, device: device.id(), metrics }));
+}

@@ -1,0 +1,110 @@
+//! What a connection has subscribed to: keyed by device, or by "all devices".
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use foldhash::fast::RandomState;
+use valtronics_protocol::{
+    filter::{Filters, Frequency, SystemMetric},
+    id::DeviceId,
+    time::UnixMillis,
+};
+
+use super::projection::ProjectionId;
+use crate::commit::CommittedEvent;
+
+/// A key: one device, or all of them.
+pub(super) type Key = Option<DeviceId>;
+
+/// The subscriptions of one channel. For a device with a key of its own that one alone counts.
+#[derive(Debug)]
+pub(super) struct Keyed<T>(HashMap<Key, T, RandomState>);
+
+impl<T> Default for Keyed<T> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<T> Keyed<T> {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.0.contains_key(&key)
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&T> {
+        self.0.get(&key)
+    }
+
+    /// Finds the subscription that counts for a device.
+    pub(super) fn for_device(&self, device: DeviceId) -> Option<&T> {
+        self.get(Some(device)).or_else(|| self.get(None))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.0.iter().map(|(key, subscription)| (*key, subscription))
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.0.keys().copied().collect()
+    }
+
+    pub(super) fn insert(&mut self, key: Key, subscription: T) {
+        self.0.insert(key, subscription);
+    }
+
+    /// Removes these keys, or all; returns what stood there.
+    pub(super) fn remove(&mut self, keys: Option<&[Key]>) -> Vec<T> {
+        match keys {
+            None => self.0.drain().map(|(_, subscription)| subscription).collect(),
+            Some(keys) => keys.iter().filter_map(|key| self.0.remove(key)).collect(),
+        }
+    }
+}
+
+/// A subscription to telemetry.
+#[derive(Debug)]
+pub(super) struct TelemetrySubscription {
+    pub(super) projection: ProjectionId,
+    pub(super) frequency: Frequency,
+    pub(super) historical: bool,
+}
+
+/// A subscription to alerts or to status changes.
+#[derive(Debug, Clone)]
+pub(super) struct EventSubscription(Arc<Filters>);
+
+impl EventSubscription {
+    pub(super) fn new(filters: Filters) -> Self {
+        Self(Arc::new(filters))
+    }
+
+    /// Tells whether the filters, the device aside, let an event pass.
+    pub(super) fn wants(&self, event: &CommittedEvent) -> bool {
+        let filters = &self.0;
+        match event {
+            CommittedEvent::Status(update) => {
+                let wanted = filters.status_types.as_ref();
+                wanted.is_none_or(|wanted| wanted.contains(&update.new_status))
+            }
+            CommittedEvent::Alert(committed) => {
+                let severe = filters.severity.as_ref();
+                let kinds = filters.alert_type.as_ref();
+                // Who was told of an alert is told of its end, however bad it is by then.
+                severe.is_none_or(|wanted| wanted.iter().any(|one| committed.had.contains(*one)))
+                    && kinds
+                        .is_none_or(|kinds| kinds.iter().any(|k| **k == *committed.alert.alert_type))
+            }
+        }
+    }
+}
+
+/// A subscription to system status.
+#[derive(Debug)]
+pub(super) struct SystemSubscription {
+    pub(super) metrics: Vec<SystemMetric>,
+    pub(super) period: Duration,
+    pub(super) due_at: UnixMillis,
+}

@@ -1,0 +1,147 @@
+//! Subscriptions with a period: at most one message a period for each device, with the newest value
+//! of every metric that changed in it.
+//!
+//! All subscribers of the same projection and period are one group: what is due is encoded once.
+//! The first change after a quiet period goes out at once and the period runs from there; what
+//! changes meanwhile is remembered as bits, so the last value of a burst always arrives.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::RandomState;
+use valtronics_protocol::id::DeviceId;
+
+use super::{
+    SessionId,
+    index::{Index, Target},
+    metric_set::MetricSet,
+    projection::ProjectionId,
+};
+use crate::commit::MetricIndex;
+
+type GroupKey = (ProjectionId, Duration);
+
+/// Every subscription with a period.
+#[derive(Debug, Default)]
+pub(super) struct Throttles {
+    groups: HashMap<GroupKey, Group, RandomState>,
+    all: Vec<GroupKey>,
+    by_device: HashMap<DeviceId, Vec<GroupKey>, RandomState>,
+    /// When the periods that run end; may name groups that are gone.
+    ends: BinaryHeap<Reverse<(Instant, GroupKey, DeviceId)>>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    targets: Index,
+    /// What changed so far in the periods that run.
+    running: HashMap<DeviceId, MetricSet, RandomState>,
+}
+
+/// What a group is to be told of a device.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) projection: ProjectionId,
+    pub(super) metrics: MetricSet,
+    pub(super) targets: Vec<Target>,
+}
+
+impl Throttles {
+    /// Adds a target for one device, or for all.
+    pub(super) fn insert(&mut self, key: Option<DeviceId>, target: Target, period: Duration) {
+        let group_key = (target.projection, period);
+        self.groups.entry(group_key).or_default().targets.insert(key, target);
+        let listed = match key {
+            None => &mut self.all,
+            Some(device) => self.by_device.entry(device).or_default(),
+        };
+        if !listed.contains(&group_key) {
+            listed.push(group_key);
+        }
+    }
+
+    /// Removes a target of this projection and period.
+    pub(super) fn remove(&mut self, session: SessionId, projection: ProjectionId, period: Duration) {
+        let group_key = (projection, period);
+        let Some(group) = self.groups.get_mut(&group_key) else { return };
+        for key in group.targets.remove(session) {
+            match key {
+                None => self.all.retain(|known| *known != group_key),
+                Some(device) => {
+                    if let Some(listed) = self.by_device.get_mut(&device) {
+                        listed.retain(|known| *known != group_key);
+                        if listed.is_empty() {
+                            self.by_device.remove(&device);
+                        }
+                    }
+                }
+            }
+        }
+        if group.targets.is_empty() {
+            self.groups.remove(&group_key);
+        }
+    }
+
+    /// Notes that metrics of a device changed; returns what is to be told at once.
+    pub(super) fn changed(
+        &mut self,
+        device: DeviceId,
+        covered: impl Fn(ProjectionId) -> Vec<MetricIndex>,
+        now: Instant,
+    ) -> Vec<Due> {
+        let listed = self.all.iter().chain(self.by_device.get(&device).into_iter().flatten());
+        let mut due = Vec::new();
+        for group_key in listed {
+            let Some(group) = self.groups.get_mut(group_key) else { continue };
+            let metrics = covered(group_key.0);
+            if metrics.is_empty() {
+                continue;
+            }
+            if let Some(changed) = group.running.get_mut(&device) {
+                metrics.into_iter().for_each(|metric| changed.insert(metric));
+                continue;
+            }
+            let mut set = MetricSet::default();
+            metrics.into_iter().for_each(|metric| set.insert(metric));
+            group.running.insert(device, MetricSet::default());
+            self.ends.push(Reverse((now + group_key.1, *group_key, device)));
+            due.push(group.due(group_key.0, device, set));
+        }
+        due
+    }
+
+    /// Returns when the next period ends.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.ends.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Ends the next period that is over; returns what is to be told of which device.
+    pub(super) fn expired(&mut self, now: Instant) -> Option<(DeviceId, Due)> {
+        while let Some(Reverse((at, ..))) = self.ends.peek() {
+            if *at > now {
+                return None;
+            }
+            let Some(Reverse((at, group_key, device))) = self.ends.pop() else { return None };
+            let Some(group) = self.groups.get_mut(&group_key) else { continue };
+            let Some(changed) = group.running.get_mut(&device) else { continue };
+            if changed.is_empty() {
+                group.running.remove(&device);
+                continue;
+            }
+            let set = std::mem::take(changed);
+            // A period that could not be served in time does not make the next one shorter.
+            self.ends.push(Reverse((now.max(at) + group_key.1, group_key, device)));
+            return Some((device, group.due(group_key.0, device, set)));
+        }
+        None
+    }
+}
+
+impl Group {
+    fn due(&self, projection: ProjectionId, device: DeviceId, metrics: MetricSet) -> Due {
+        Due { projection, metrics, targets: self.targets.of(device).cloned().collect() }
+    }
+}

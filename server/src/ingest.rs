@@ -1,0 +1,112 @@
+//! From a frame of an agent to one flat batch: checked, with names resolved.
+//!
+//! A batch is what one frame (or one HTTP body) held, in its order. Texts are borrowed from the
+//! frame until names are resolved; after that a reading is a few numbers.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, uplink::Ack};
+
+use crate::commit::{QueueKey, Row};
+
+pub mod json;
+pub mod names;
+pub mod resolve;
+
+/// What one frame held.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// When it came in.
+    pub received_at: UnixMillis,
+    /// What it held, in order.
+    pub items: Vec<Item>,
+    /// The readings of its updates.
+    pub rows: Vec<Row>,
+    /// What is told when it is durable.
+    pub ticket: Option<Ticket>,
+    /// Its share of what may be under way; free again when it is durable.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// One thing of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// Readings of one device, which become one message: these rows of the batch.
+    Update {
+        /// Which rows; never empty, all of one device.
+        rows: Range<usize>,
+        /// The sender marked them as a backlog.
+        historical: bool,
+    },
+    /// A device's status, as the device or its gateway knows it.
+    Status(StatusReport),
+    /// After how much silence a device counts as offline.
+    OfflineAfter(DeviceId, Option<Duration>),
+}
+
+/// A device's status, as the device or its gateway knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusReport {
+    /// Which device.
+    pub device: DeviceId,
+    /// Its status.
+    pub status: Status,
+    /// Why, in one sentence.
+    pub reason: Arc<str>,
+    /// Since when.
+    pub at: UnixMillis,
+}
+
+/// Who waits for a batch to become durable, and what for.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// Where the numbers go when they are committed; whoever is there reads them.
+    pub progress: Arc<watch::Sender<Ack>>,
+    /// The numbers that this batch reaches.
+    pub reached: Ack,
+    /// The numbering that remembers them, if the agent named one.
+    pub queue: Option<OpenQueue>,
+}
+
+/// A connection's hold on a numbering.
+#[derive(Debug, Clone)]
+pub struct OpenQueue {
+    /// The numbering of readings; that of events has the same name.
+    pub key: QueueKey,
+    /// Which connection: a newer one takes the numbering over.
+    pub epoch: u64,
+}
+
+/// How far ahead of the server's clock a timestamp may be before the receipt replaces it
+/// (WebSocket API, section 5).
+pub const MAX_AHEAD: Duration = Duration::from_secs(60);
+
+/// Replaces a timestamp from a clock that is far ahead by the moment of receipt.
+#[must_use]
+pub fn plausible(at: Option<UnixMillis>, received_at: UnixMillis) -> UnixMillis {
+    at.filter(|at| *at <= received_at.plus(MAX_AHEAD)).unwrap_or(received_at)
+}
+
+/// Adds a reading to a batch: to the update that began at row `begin`, or, when that one holds the
+/// metric already, to a new one.
+pub fn push_row(batch: &mut Batch, begin: usize, row: Row, historical: bool) {
+    let at = batch.rows.len();
+    let update = batch.items.last_mut().and_then(|item| match item {
+        Item::Update { rows, historical: marked } if rows.end == at && rows.start >= begin => {
+            (*marked == historical).then_some(rows)
+        }
+        Item::Update { .. } | Item::Status(_) | Item::OfflineAfter(..) => None,
+    });
+    match update {
+        Some(rows) if !has_metric(batch.rows.get(rows.clone()).unwrap_or_default(), &row) => {
+            rows.end = at + 1;
+        }
+        Some(_) | None => batch.items.push(Item::Update { rows: at..at + 1, historical }),
+    }
+    batch.rows.push(row);
+}
+
+fn has_metric(rows: &[Row], row: &Row) -> bool {
+    rows.iter().any(|known| known.metric == row.metric)
+}

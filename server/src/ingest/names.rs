@@ -1,0 +1,120 @@
+//! From names to ids: a connection's cache, so that a steady stream asks nobody.
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+use valtronics_protocol::{id::DeviceId, unit};
+
+use crate::{
+    commit::MetricIndex,
+    store_task::{Named, RegisterError, StoreHandle, Wanted},
+};
+
+/// The most names that are remembered: beyond, the cache starts anew.
+const MAX_NAMES: usize = 100_000;
+
+/// What a connection knows of the names under its subject.
+pub struct Names {
+    sub: Arc<str>,
+    gateway: Option<Arc<str>>,
+    store: StoreHandle,
+    devices: HashMap<Box<str>, KnownDevice, RandomState>,
+    size: usize,
+}
+
+/// A device whose id is known.
+#[derive(Debug)]
+pub struct KnownDevice {
+    /// Its id.
+    pub id: DeviceId,
+    /// By name: the index, and the unit as the agent spells it.
+    metrics: HashMap<Box<str>, (MetricIndex, Box<str>), RandomState>,
+}
+
+impl Names {
+    /// Begins with nothing known.
+    #[must_use]
+    pub fn new(sub: Arc<str>, gateway: Option<Arc<str>>, store: StoreHandle) -> Self {
+        Self { sub, gateway, store, devices: HashMap::default(), size: 0 }
+    }
+
+    /// Finds a device.
+    #[must_use]
+    pub fn device(&self, name: &str) -> Option<&KnownDevice> {
+        self.devices.get(name)
+    }
+
+    /// Returns what of a device and these metrics is not known yet.
+    #[must_use]
+    pub fn unknown<'a>(
+        &self,
+        device: &str,
+        metrics: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> Option<Wanted> {
+        let known = self.device(device);
+        let unknown: Vec<(String, Option<String>)> = metrics
+            .filter(|(name, unit)| known.is_none_or(|known| known.metric(name, *unit).is_none()))
+            .map(|(name, unit)| (name.to_owned(), unit.map(str::to_owned)))
+            .collect();
+        let wanted = known.is_none() || !unknown.is_empty();
+        wanted.then(|| Wanted { device: device.to_owned(), metrics: unknown })
+    }
+
+    /// Has names looked up, or brought into being in this order, and remembers them.
+    ///
+    /// # Errors
+    /// When the store cannot, or a limit is reached; then nothing came into being.
+    pub async fn learn(&mut self, wanted: Vec<Wanted>) -> Result<(), RegisterError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let canonical = |unit: &String| unit::canonical(unit).into_owned();
+        let canonical = wanted.iter().map(|Wanted { device, metrics }| Wanted {
+            device: device.clone(),
+            metrics: metrics
+                .iter()
+                .map(|(name, unit)| (name.clone(), unit.as_ref().map(canonical)))
+                .collect(),
+        });
+        let (sub, gateway) = (Arc::clone(&self.sub), self.gateway.clone());
+        let named = self.store.register(sub, gateway, canonical.collect()).await?;
+        for (Wanted { device, metrics }, Named { id, indices }) in wanted.into_iter().zip(named) {
+            self.remember(device, id, metrics.into_iter().zip(indices));
+        }
+        Ok(())
+    }
+
+    fn remember(
+        &mut self,
+        device: String,
+        id: DeviceId,
+        metrics: impl Iterator<Item = ((String, Option<String>), MetricIndex)>,
+    ) {
+        if self.size >= MAX_NAMES {
+            self.devices.clear();
+            self.size = 0;
+        }
+        let known = self.devices.entry(device.into()).or_insert_with(|| {
+            self.size += 1;
+            KnownDevice { id, metrics: HashMap::default() }
+        });
+        for ((name, unit), index) in metrics {
+            let entry = known.metrics.entry(name.into()).or_insert_with(|| {
+                self.size += 1;
+                (index, "".into())
+            });
+            if let Some(unit) = unit {
+                *entry = (index, unit.into());
+            }
+        }
+    }
+}
+
+impl KnownDevice {
+    /// Finds a metric that is known with this spelling of its unit, or whose unit is not said.
+    #[must_use]
+    pub fn metric(&self, name: &str, unit: Option<&str>) -> Option<MetricIndex> {
+        let (index, known) = self.metrics.get(name)?;
+        unit.is_none_or(|unit| *unit == **known).then_some(*index)
+    }
+}

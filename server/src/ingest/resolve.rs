@@ -1,0 +1,78 @@
+//! From messages of JSON to the rows of a batch.
+
+use std::collections::HashMap;
+
+use super::{
+    Batch, Item, StatusReport,
+    json::{Content, Reading},
+    names::Names,
+    plausible, push_row,
+};
+use crate::{commit::Row, store_task::Wanted};
+
+/// Adds a message whose names are known to a batch.
+pub fn take(
+    names: &Names,
+    content: &Content<'_>,
+    readings: &[Reading<'_>],
+    batch: &mut Batch,
+) {
+    let received_at = batch.received_at;
+    match content {
+        Content::Auth { .. } => {}
+        Content::Readings { device, readings: range, historical } => {
+            let Some(known) = names.device(device) else { return };
+            let begin = batch.rows.len();
+            for reading in readings.get(range.clone()).unwrap_or_default() {
+                let Some(metric) = known.metric(&reading.metric, reading.unit.as_deref()) else {
+                    continue;
+                };
+                let at = plausible(reading.at, received_at);
+                let row = Row { device: known.id, metric, at, value: reading.value.clone() };
+                push_row(batch, begin, row, *historical);
+            }
+        }
+        Content::Status { device, status, reason, at } => {
+            let Some(known) = names.device(device) else { return };
+            let reason = reason.as_deref().unwrap_or("Reported by the device");
+            batch.items.push(Item::Status(StatusReport {
+                device: known.id,
+                status: *status,
+                reason: reason.into(),
+                at: plausible(*at, received_at),
+            }));
+        }
+    }
+}
+
+/// Returns what of a message's names is not known yet.
+pub fn unknown(
+    names: &Names,
+    content: &Content<'_>,
+    readings: &[Reading<'_>],
+) -> Option<Wanted> {
+    match content {
+        Content::Auth { .. } => None,
+        Content::Readings { device, readings: range, .. } => {
+            let readings = readings.get(range.clone()).unwrap_or_default();
+            names.unknown(device, readings.iter().map(|r| (&*r.metric, r.unit.as_deref())))
+        }
+        Content::Status { device, .. } => names.unknown(device, std::iter::empty()),
+    }
+}
+
+/// Joins what is wanted of the same device, in the order of first naming.
+pub fn merge(wanted: Vec<Wanted>) -> Vec<Wanted> {
+    let mut at = HashMap::new();
+    let mut merged: Vec<Wanted> = Vec::new();
+    for Wanted { device, metrics } in wanted {
+        let place = *at.entry(device.clone()).or_insert_with(|| {
+            merged.push(Wanted { device, metrics: Vec::new() });
+            merged.len() - 1
+        });
+        if let Some(joined) = merged.get_mut(place) {
+            joined.metrics.extend(metrics);
+        }
+    }
+    merged
+}

@@ -1,0 +1,309 @@
+//! One subscriber's connection, from its handshake to its end.
+//!
+//! A session reads requests, answers what concerns the connection itself (`auth`, `ping`), hands
+//! the rest to the engine, and drains its outbox into the socket: many messages a flush. Requests
+//! are handled in order, one at a time. It is one task that waits for whichever comes first: bytes,
+//! room to write, something in the outbox, room at the engine, or a deadline.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::time::Sleep;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::PollSender;
+use valtronics_protocol::{
+    close::CloseCode,
+    request,
+    response::Response,
+};
+
+use crate::{
+    clock,
+    engine::Command,
+    hub::SessionId,
+    outbox::{Close, Outbox, Taken},
+    socket::{Broken, Socket, close_message},
+    state::to_message,
+};
+
+mod requests;
+mod timing;
+
+pub use requests::{Gate, SessionLimits};
+use requests::Requests;
+pub use timing::LEEWAY;
+use timing::{Due, Timing};
+
+/// How much goes out in one flush: a few TCP segments, so that an answer is never far behind.
+const FLUSH_BYTES: usize = 16 * 1024;
+/// The largest message before `auth` (WebSocket API, section 6).
+const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
+/// How long a closing connection may take to say goodbye.
+const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What a session begins with.
+pub struct Opened {
+    /// Its name.
+    pub id: SessionId,
+    /// The connection.
+    pub socket: Socket,
+    /// The client's address.
+    pub address: IpAddr,
+    /// The channel of the endpoint, and what it subscribes to by itself.
+    pub endpoint: Option<request::Subscribe>,
+    /// A token that came with the handshake.
+    pub token: Option<String>,
+}
+
+/// One subscriber's connection.
+pub struct Session {
+    socket: Socket,
+    outbox: Arc<Outbox>,
+    engine: PollSender<Command>,
+    /// What waits for room at the engine.
+    commands: VecDeque<Command>,
+    requests: Requests,
+    timing: Timing,
+    sleep: Pin<Box<Sleep>>,
+    /// Messages on their way from the outbox to the socket.
+    outgoing: VecDeque<Message>,
+    taken: Vec<Message>,
+    unflushed: bool,
+    /// How many requests were handed to the engine, and how many of them it has answered.
+    asked: u64,
+    answered: u64,
+    closing: bool,
+}
+
+impl Session {
+    /// Makes the session of a connection; [`Session::run`] is then its life.
+    #[must_use]
+    pub fn new(opened: Opened, gate: Arc<Gate>, engine: PollSender<Command>) -> Self {
+        let now = clock::instant();
+        let outbox = Arc::new(Outbox::default());
+        let timing = Timing::new(now, &gate.limits());
+        let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
+        let Opened { id, socket, address, endpoint, token } = opened;
+        let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
+        let mut session = Self {
+            socket,
+            outbox,
+            engine,
+            commands: VecDeque::new(),
+            requests,
+            timing,
+            sleep,
+            outgoing: VecDeque::new(),
+            taken: Vec::new(),
+            unflushed: false,
+            asked: 0,
+            answered: 0,
+            closing: false,
+        };
+        if let Some(token) = token {
+            session.requests.authenticate_from_header(token);
+        }
+        session
+    }
+
+    /// Serves the connection until it ends.
+    pub async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+        self.outbox.end();
+        if let Some(detach) = self.requests.leave() {
+            // When the engine has ended there is nobody to tell.
+            if poll_fn(|cx| self.engine.poll_reserve(cx)).await.is_ok() {
+                let _ = self.engine.send_item(detach);
+            }
+        }
+    }
+
+    /// Does all that can be done now; ready when the connection has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A round that moves something may have made room for something else.
+        for _ in 0..MAX_ROUNDS {
+            let now = clock::instant();
+            if self.timing.is_over(now) {
+                return Poll::Ready(());
+            }
+            let mut moved = self.poll_deadline(cx, now);
+            moved |= self.handle_requests(now);
+            moved |= self.poll_engine(cx);
+            match self.poll_write(cx, now) {
+                Ok(wrote) => moved |= wrote,
+                Err(ended) => return ended,
+            }
+            match self.poll_read(cx, now) {
+                Ok(read) => moved |= read,
+                Err(ended) => return ended,
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        // Others' turn: a connection that never pauses must not hold the thread.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        match self.timing.due(now) {
+            Some(Due::Ping) => self.outgoing.push_back(Message::Ping(Default::default())),
+            Some(Due::TokenExpires(expires_at)) => {
+                self.outbox.push(to_message(&Response::AuthExpiring { expires_at }));
+            }
+            Some(Due::End(code, reason)) => self.begin_close(code, reason),
+            None => {}
+        }
+        self.sleep.as_mut().reset(self.timing.deadline().into());
+        true
+    }
+
+    /// Handles requests that have come in, while none is with the engine.
+    fn handle_requests(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while self.asked == self.answered && !self.closing {
+            let Some(step) = self.requests.handle_next(now) else { break };
+            moved = true;
+            match step {
+                requests::Step::Answered => {}
+                requests::Step::Authenticated { expires_at } => {
+                    self.timing.authenticated(expires_at, clock::now(), now);
+                    self.sleep.as_mut().reset(self.timing.deadline().into());
+                }
+                requests::Step::Close(code, reason) => {
+                    self.outbox.close(Close { code, reason });
+                }
+            }
+            for command in self.requests.commands.drain(..) {
+                self.asked += u64::from(command.is_answered());
+                self.commands.push_back(command);
+            }
+        }
+        moved
+    }
+
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while !self.commands.is_empty() {
+            match self.engine.poll_reserve(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => {
+                    if let Some(command) = self.commands.pop_front() {
+                        let _ = self.engine.send_item(command);
+                    }
+                }
+                Poll::Ready(Err(_)) => {
+                    self.commands.clear();
+                    self.begin_close(CloseCode::GoingAway, "the server stops");
+                }
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Moves what waits in the outbox to the socket; fails when the connection has ended.
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
+        let mut moved = false;
+        loop {
+            while !self.outgoing.is_empty() {
+                match self.socket.poll_ready(cx) {
+                    Poll::Pending => return Ok(moved),
+                    Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
+                    Poll::Ready(Ok(())) => {}
+                }
+                let Some(message) = self.outgoing.pop_front() else { break };
+                if self.socket.start_send(message).is_err() {
+                    return Err(Poll::Ready(()));
+                }
+                (self.unflushed, moved) = (true, true);
+            }
+            if self.unflushed {
+                match self.socket.poll_flush(cx) {
+                    Poll::Pending => return Ok(moved),
+                    Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
+                    Poll::Ready(Ok(())) => self.unflushed = false,
+                }
+            }
+            if self.closing {
+                return Ok(moved);
+            }
+            let Taken { answered, more, close } =
+                self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
+            moved |= answered != self.answered;
+            self.answered = answered;
+            self.outgoing.extend(self.taken.drain(..));
+            if more {
+                self.commands.push_back(Command::Drained(self.requests.id()));
+                moved = true;
+            }
+            if let Some(Close { code, reason }) = close {
+                self.begin_close(code, &reason);
+            }
+            if self.outgoing.is_empty() {
+                return Ok(moved);
+            }
+        }
+    }
+
+    /// Reads what has come in; fails when the connection has ended.
+    fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
+        // While requests wait the client is not read on: what it may queue here is bounded.
+        if self.requests.is_waiting() && !self.closing {
+            return Ok(false);
+        }
+        let message = match self.socket.poll_next(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(message)) => message,
+            Poll::Ready(Err(Broken::Violation(code))) if !self.closing => {
+                self.begin_close(code, "");
+                return Ok(true);
+            }
+            Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
+        };
+        self.timing.heard(now);
+        if self.closing {
+            return Ok(true);
+        }
+        if !self.requests.is_authenticated() && message.len() > MAX_UNAUTHENTICATED_BYTES {
+            self.begin_close(CloseCode::TooBig, "authenticate first");
+            return Ok(true);
+        }
+        match message {
+            Message::Text(text) => self.requests.receive(text.as_str()),
+            Message::Binary(_) => self.requests.receive_binary(),
+            Message::Ping(_) | Message::Pong(_) => {
+                if let Some((code, reason)) = self.requests.count_control(now) {
+                    self.begin_close(code, &reason);
+                }
+            }
+            // The codec has answered; the end follows.
+            Message::Close(_) | Message::Frame(_) => self.unflushed = true,
+        }
+        Ok(true)
+    }
+
+    fn begin_close(&mut self, code: CloseCode, reason: &str) {
+        if self.closing {
+            return;
+        }
+        self.closing = true;
+        self.outgoing.push_back(close_message(code, reason));
+        self.timing.closing(clock::instant() + GOODBYE);
+        self.sleep.as_mut().reset(self.timing.deadline().into());
+    }
+}
+
+/// How often a session goes around before others have their turn.
+const MAX_ROUNDS: usize = 32;

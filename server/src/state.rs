@@ -1,0 +1,202 @@
+//! What the server knows: devices with their metrics and last values, and the published view.
+//!
+//! The **published view** (the last status of each device, unresolved alerts, the two event logs)
+//! moves only by what the store has committed; last values move with each live reading. The engine
+//! owns this state; the hub reads it for snapshots, late subscribers and slow readers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use valtronics_protocol::{
+    event::{AlertStatus, DeviceStatusUpdate, Status},
+    id::{AlertId, DeviceId},
+    time::UnixMillis,
+    value::Value,
+};
+
+use crate::{
+    commit::{
+        CommittedAlert, CommittedEvent, MetricIndex, RegisteredDevice, RegisteredMetric,
+        RegistryChange,
+    },
+    domain::{alerts::RuleIndex, status::Health},
+};
+
+mod event_log;
+
+pub use event_log::{EventLog, LoggedEvent, RING, encode, to_message};
+
+/// Everything that is known.
+#[derive(Debug)]
+pub struct State {
+    devices: Vec<Device>,
+    /// Alerts that are not resolved, oldest first.
+    pub open_alerts: BTreeMap<AlertId, CommittedAlert>,
+    /// The events of channel `alerts`.
+    pub alert_log: EventLog,
+    /// The events of channel `devices`.
+    pub device_log: EventLog,
+    /// The id of both logs, made with the data directory.
+    pub log_id: String,
+}
+
+/// A device.
+#[derive(Debug)]
+pub struct Device {
+    /// Who it is.
+    pub registered: RegisteredDevice,
+    /// `{sub}/{name}`, by which patterns with a `/` know it.
+    pub key: Box<str>,
+    /// Its metrics in the order in which they were first named.
+    pub metrics: Vec<Metric>,
+    /// What makes its status.
+    pub health: Health,
+    /// The last change of its status that is committed.
+    pub status: Option<DeviceStatusUpdate>,
+}
+
+/// A metric of a device.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The symbol of its unit; empty when unknown.
+    pub unit: Arc<str>,
+    /// Its newest value.
+    pub last: Option<LastValue>,
+    /// The alert rules that watch it.
+    pub rules: Vec<RuleIndex>,
+}
+
+/// The newest value of a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastValue {
+    /// What was measured.
+    pub value: Value,
+    /// When, by the source's clock.
+    pub at: UnixMillis,
+    /// The same, but at most a little after the receipt: by this one, later readings are newer, so
+    /// that a clock that runs ahead freezes nothing.
+    pub effective_at: UnixMillis,
+}
+
+impl State {
+    /// Makes the state of a server that knows nothing yet.
+    #[must_use]
+    pub fn new(log_id: String, alert_log: EventLog, device_log: EventLog) -> Self {
+        let (devices, open_alerts) = (Vec::new(), BTreeMap::new());
+        Self { devices, open_alerts, alert_log, device_log, log_id }
+    }
+
+    /// Returns the devices in the order of their ids.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Returns the devices in the order of their ids, to be changed.
+    pub fn devices_mut(&mut self) -> &mut [Device] {
+        &mut self.devices
+    }
+
+    /// Finds a device.
+    #[must_use]
+    pub fn device(&self, id: DeviceId) -> Option<&Device> {
+        self.devices.get(index_of(id)?)
+    }
+
+    /// Finds a device, to be changed.
+    pub fn device_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.devices.get_mut(index_of(id)?)
+    }
+
+    /// Takes over a change of the registry; returns the device if it is new.
+    ///
+    /// Changes come in the order of their ids; one that would leave a hole is a bug.
+    pub fn register(&mut self, change: RegistryChange) -> Option<DeviceId> {
+        match change {
+            RegistryChange::Device(registered) => {
+                if let Some(known) = self.device_mut(registered.id) {
+                    known.registered = registered;
+                    return None;
+                }
+                let id = registered.id;
+                assert_eq!(index_of(id), Some(self.devices.len()), "ids have no holes");
+                self.devices.push(Device::new(registered));
+                Some(id)
+            }
+            RegistryChange::Metric(registered) => {
+                let device = self.device_mut(registered.device).expect("named before its metrics");
+                device.register(registered);
+                None
+            }
+        }
+    }
+
+    /// Takes over an event that is committed.
+    pub fn publish(&mut self, event: CommittedEvent, now: UnixMillis) {
+        match &event {
+            CommittedEvent::Status(update) => {
+                if let Some(device) = self.device_mut(update.device_id) {
+                    device.status = Some(update.clone());
+                }
+                self.device_log.append(event, now);
+            }
+            CommittedEvent::Alert(committed) => {
+                let id = committed.alert.alert_id;
+                if committed.alert.status == AlertStatus::Resolved {
+                    self.open_alerts.remove(&id);
+                } else {
+                    self.open_alerts.insert(id, committed.clone());
+                }
+                self.alert_log.append(event, now);
+            }
+        }
+    }
+}
+
+/// Returns where the device stands in a list of all.
+fn index_of(id: DeviceId) -> Option<usize> {
+    usize::try_from(id.0.checked_sub(1)?).ok()
+}
+
+impl Device {
+    fn new(registered: RegisteredDevice) -> Self {
+        let key = registered.key().into();
+        let (metrics, health) = (Vec::new(), Health::default());
+        Self { registered, key, metrics, health, status: None }
+    }
+
+    fn register(&mut self, registered: RegisteredMetric) {
+        let RegisteredMetric { index, name, unit, .. } = registered;
+        let at = index.0 as usize;
+        if let Some(known) = self.metrics.get_mut(at) {
+            known.unit = unit;
+        } else {
+            assert_eq!(at, self.metrics.len(), "indices have no holes");
+            self.metrics.push(Metric { name, unit, last: None, rules: Vec::new() });
+        }
+    }
+
+    /// Returns the device's id.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.registered.id
+    }
+
+    /// Finds a metric.
+    #[must_use]
+    pub fn metric(&self, index: MetricIndex) -> Option<&Metric> {
+        self.metrics.get(index.0 as usize)
+    }
+
+    /// Finds a metric, to be changed.
+    pub fn metric_mut(&mut self, index: MetricIndex) -> Option<&mut Metric> {
+        self.metrics.get_mut(index.0 as usize)
+    }
+
+    /// Returns the status that is published; `offline` before the first change.
+    #[must_use]
+    pub fn published_status(&self) -> Status {
+        self.status.as_ref().map_or(Status::Offline, |update| update.new_status)
+    }
+}

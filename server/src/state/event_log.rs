@@ -1,0 +1,113 @@
+//! The newest committed events of one channel, in order and without holes.
+//!
+//! Subscribers hold positions in it instead of queues of their own: live delivery, `since`, and slow
+//! readers are all "send what comes after this position".
+
+use std::{cell::OnceCell, collections::VecDeque};
+
+use tokio_tungstenite::tungstenite::Message;
+use valtronics_protocol::{event::Event, id::Seq, time::UnixMillis};
+
+use crate::commit::CommittedEvent;
+
+/// How many events of a channel are at hand: hours of a busy site in about 5 MiB.
+pub const RING: usize = 16_384;
+
+/// The newest events of one channel.
+#[derive(Debug)]
+pub struct EventLog {
+    last: Seq,
+    events: VecDeque<LoggedEvent>,
+}
+
+/// An event in the log.
+#[derive(Debug)]
+pub struct LoggedEvent {
+    /// The event.
+    pub event: CommittedEvent,
+    /// When it was committed, or the server started.
+    pub logged_at: UnixMillis,
+    message: OnceCell<Message>,
+}
+
+impl EventLog {
+    /// Begins a log whose newest event is the one at `last`, with what is left of the events
+    /// before.
+    #[must_use]
+    pub fn restore(last: Seq, events: Vec<CommittedEvent>, now: UnixMillis) -> Self {
+        let mut log = Self { last, events: VecDeque::new() };
+        log.last = events.first().map_or(last, |event| Seq(event.seq().0.saturating_sub(1)));
+        for event in events {
+            log.append(event, now);
+        }
+        log
+    }
+
+    /// Adds the event that follows the newest one.
+    pub fn append(&mut self, event: CommittedEvent, now: UnixMillis) {
+        assert_eq!(event.seq(), self.last.next(), "the store numbers without holes");
+        self.last = event.seq();
+        if self.events.len() == RING {
+            self.events.pop_front();
+        }
+        self.events.push_back(LoggedEvent { event, logged_at: now, message: OnceCell::new() });
+    }
+
+    /// Returns the position of the newest event.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// Returns the event that follows a position, if it is at hand.
+    #[must_use]
+    pub fn after(&self, position: Seq) -> Option<&LoggedEvent> {
+        let behind = self.last.0.checked_sub(position.0)?;
+        let index = self.events.len().checked_sub(usize::try_from(behind).ok()?)?;
+        self.events.get(index)
+    }
+
+    /// Tells whether every event after a position is at hand.
+    #[must_use]
+    pub fn holds_all_after(&self, position: Seq) -> bool {
+        position == self.last || self.after(position).is_some()
+    }
+}
+
+impl LoggedEvent {
+    /// Returns the event as a message, encoded once.
+    pub fn message(&self) -> Message {
+        self.message.get_or_init(|| encode(&self.event, false)).clone()
+    }
+}
+
+/// Writes an event as a message.
+#[must_use]
+pub fn encode(event: &CommittedEvent, snapshot: bool) -> Message {
+    let event = match event.clone() {
+        CommittedEvent::Status(mut update) => {
+            if snapshot {
+                update.old_status = update.new_status;
+                update.snapshot = true;
+            }
+            Event::DeviceStatusUpdate(update)
+        }
+        CommittedEvent::Alert(committed) => {
+            let announces = if snapshot {
+                committed.alert.status == valtronics_protocol::event::AlertStatus::Active
+            } else {
+                committed.announces
+            };
+            let mut alert = committed.alert;
+            alert.snapshot = snapshot;
+            if announces { Event::Alert(alert) } else { Event::AlertUpdate(alert) }
+        }
+    };
+    to_message(&event)
+}
+
+/// Writes a message of ours.
+#[must_use]
+pub fn to_message(message: &impl serde::Serialize) -> Message {
+    Message::text(serde_json::to_string(message).expect("our messages have text keys only"))
+}

@@ -1,0 +1,156 @@
+//! What a start finds.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use valtronics_protocol::{
+    event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis,
+};
+
+use super::{RING, StoreError, journal, registry::Registry};
+use crate::commit::{
+    CommittedAlert, CommittedEvent, Lane, QueueKey, RegistryChange, Row, Severities,
+};
+
+/// What the store holds when it is opened.
+#[derive(Debug)]
+pub struct Restored {
+    /// The id of the event logs, made with the data directory.
+    pub log: String,
+    /// Every device and metric, in the order of their ids.
+    pub names: Vec<RegistryChange>,
+    /// How far each numbering is committed.
+    pub queues: Vec<(QueueKey, u64)>,
+    /// The last change of each device that ever changed.
+    pub statuses: Vec<DeviceStatusUpdate>,
+    /// The last transition of each alert that is not resolved.
+    pub open_alerts: Vec<CommittedAlert>,
+    /// The newest events of channel `alerts`, in order.
+    pub alerts: Vec<CommittedEvent>,
+    /// The newest events of channel `devices`, in order.
+    pub devices: Vec<CommittedEvent>,
+    /// The last position in channel `alerts`.
+    pub alert_seq: Seq,
+    /// The last position in channel `devices`.
+    pub device_seq: Seq,
+    /// Rules that were edited over HTTP, as JSON.
+    pub rules: Vec<(String, String)>,
+    /// The newest value of each metric.
+    pub last_values: Vec<Row>,
+}
+
+pub(super) fn load(
+    db: &Connection,
+    registry: &Registry,
+    now: UnixMillis,
+) -> Result<Restored, StoreError> {
+    let _ = now;
+    let last_seq = |channel: Channel| -> Result<Seq, StoreError> {
+        let sql = "SELECT ifnull(max(seq), 0) FROM events WHERE channel = ?1";
+        let seq: i64 = db.query_row(sql, [channel as u8], |row| row.get(0))?;
+        Ok(Seq(seq.cast_unsigned()))
+    };
+    Ok(Restored {
+        log: db.query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0))?,
+        names: registry.all(),
+        queues: queues(db)?,
+        statuses: statuses(db)?,
+        open_alerts: open_alerts(db)?,
+        alerts: events(db, Channel::Alerts)?,
+        devices: events(db, Channel::Devices)?,
+        alert_seq: last_seq(Channel::Alerts)?,
+        device_seq: last_seq(Channel::Devices)?,
+        rules: rules(db)?,
+        last_values: last_values(db)?,
+    })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+fn queues(db: &Connection) -> Result<Vec<(QueueKey, u64)>, StoreError> {
+    let mut queues = Vec::new();
+    let mut statement = db.prepare("SELECT sub, queue, lane, number FROM queues")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let lane = if row.get::<_, u8>(2)? == 0 { Lane::Readings } else { Lane::Events };
+        let key = QueueKey { sub: row.get(0)?, queue: row.get(1)?, lane };
+        queues.push((key, row.get::<_, i64>(3)?.cast_unsigned()));
+    }
+    Ok(queues)
+}
+
+fn statuses(db: &Connection) -> Result<Vec<DeviceStatusUpdate>, StoreError> {
+    let mut statement =
+        db.prepare("SELECT status FROM devices WHERE status IS NOT NULL ORDER BY id")?;
+    let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
+    texts.map(|text| parse(&text?)).collect()
+}
+
+fn open_alerts(db: &Connection) -> Result<Vec<CommittedAlert>, StoreError> {
+    let mut statement = db.prepare("SELECT json, had FROM alerts WHERE NOT resolved ORDER BY id")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    rows.map(|row| {
+        let (json, had) = row?;
+        Ok(CommittedAlert { alert: parse(&json)?, announces: true, had: Severities(had) })
+    })
+    .collect()
+}
+
+fn events(db: &Connection, channel: Channel) -> Result<Vec<CommittedEvent>, StoreError> {
+    let mut statement = db.prepare(
+        "SELECT json, announces, had FROM events WHERE channel = ?1 ORDER BY seq DESC LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![channel as u8, RING], |row| {
+        let had = row.get::<_, Option<u8>>(2)?.unwrap_or_default();
+        Ok((row.get::<_, String>(0)?, row.get::<_, Option<bool>>(1)?, had))
+    })?;
+    let mut events = rows
+        .map(|row| {
+            let (json, announces, had) = row?;
+            Ok(match announces {
+                Some(announces) => CommittedEvent::Alert(CommittedAlert {
+                    alert: parse(&json)?,
+                    announces,
+                    had: Severities(had),
+                }),
+                None => CommittedEvent::Status(parse(&json)?),
+            })
+        })
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    events.reverse();
+    Ok(events)
+}
+
+fn rules(db: &Connection) -> Result<Vec<(String, String)>, StoreError> {
+    let mut statement = db.prepare("SELECT name, json FROM rules ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Reads the values that were written down, and what the journal holds since.
+fn last_values(db: &Connection) -> Result<Vec<Row>, StoreError> {
+    let written = db
+        .query_row("SELECT upto, rows FROM last_values", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })
+        .optional()?;
+    let (upto, blob) = written.unzip();
+    let mut newest = HashMap::new();
+    let mut take = |rows: Vec<Row>| {
+        for row in rows {
+            let known = newest.entry((row.device, row.metric)).or_insert_with(|| row.clone());
+            if known.at <= row.at {
+                *known = row;
+            }
+        }
+    };
+    take(blob.map_or_else(|| Ok(Vec::new()), |blob| journal::decode(&blob))?);
+    let mut statement = db.prepare("SELECT rows FROM journal WHERE id > ?1 ORDER BY id")?;
+    let mut rows = statement.query([upto.unwrap_or_default()])?;
+    while let Some(row) = rows.next()? {
+        take(journal::decode(&row.get::<_, Vec<u8>>(0)?)?);
+    }
+    Ok(newest.into_values().collect())
+}

@@ -1,0 +1,121 @@
+//! The file and its tables. A migration that shipped never changes.
+
+use std::{
+    fs::{DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::StoreError;
+
+/// Tells our files from others' (`Valt`).
+const APPLICATION_ID: u32 = 0x5661_6c74;
+
+/// What leads from each version of the tables to the next.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
+    CREATE TABLE devices (
+        id INTEGER PRIMARY KEY,
+        sub TEXT NOT NULL,
+        name TEXT NOT NULL,
+        gateway TEXT,
+        created_at INTEGER NOT NULL,
+        status TEXT,
+        UNIQUE (sub, name)
+    );
+    CREATE TABLE metrics (
+        device INTEGER NOT NULL REFERENCES devices,
+        position INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        unit TEXT NOT NULL,
+        PRIMARY KEY (device, position)
+    ) WITHOUT ROWID;
+    CREATE TABLE queues (
+        sub TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        lane INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        PRIMARY KEY (sub, queue, lane)
+    ) WITHOUT ROWID;
+    CREATE TABLE journal (
+        id INTEGER PRIMARY KEY,
+        received_at INTEGER NOT NULL,
+        first_at INTEGER NOT NULL,
+        last_at INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        rows BLOB NOT NULL
+    );
+    CREATE TABLE last_values (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        upto INTEGER NOT NULL,
+        rows BLOB NOT NULL
+    );
+    CREATE TABLE events (
+        channel INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        announces INTEGER,
+        had INTEGER,
+        json TEXT NOT NULL,
+        PRIMARY KEY (channel, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE alerts (
+        id INTEGER PRIMARY KEY,
+        resolved INTEGER NOT NULL,
+        had INTEGER NOT NULL,
+        json TEXT NOT NULL
+    );
+    CREATE INDEX open_alerts ON alerts (id) WHERE NOT resolved;
+    CREATE TABLE rules (name TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+"];
+
+/// Makes the data directory and holds it for this process alone.
+pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
+    let at = |error| StoreError::Io { path: dir.to_path_buf(), error };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at)?;
+    let file = File::create(dir.join("lock")).map_err(at)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_path_buf())),
+        Err(std::fs::TryLockError::Error(error)) => Err(at(error)),
+    }
+}
+
+/// Opens the file and brings its tables up to date.
+pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
+    let path = dir.join("valtronics.db");
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(&path, flags)?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    let version: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        // These cannot be changed once there is a table.
+        db.pragma_update(None, "page_size", 4096)?;
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    let application: u32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if application != APPLICATION_ID {
+        return Err(StoreError::Foreign(path));
+    }
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if version > known {
+        return Err(StoreError::Newer { found: version, known });
+    }
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    for (migration, to) in MIGRATIONS.iter().zip(1_u32..).skip(version as usize) {
+        let transaction = db.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", to)?;
+        transaction.commit()?;
+    }
+    Ok(db)
+}

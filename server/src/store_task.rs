@@ -1,0 +1,248 @@
+//! The store's shell: one task that owns it and lends it to a blocking thread for each call.
+//!
+//! Commits come from the engine one at a time and are tried until they succeed: a full disk delays
+//! acknowledgements and loses nothing. Names come from uplinks, which alone wait for them.
+
+use std::{
+    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+use valtronics_protocol::id::DeviceId;
+
+use crate::{
+    clock,
+    commit::{Commit, MetricIndex, Row},
+    engine::{EngineHandle, Input},
+    store::{self, RegistryLimits, Store},
+};
+
+/// How long to wait before a commit that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How many requests for names may wait: each uplink asks one at a time.
+const REQUESTS: usize = 64;
+/// How often last values are written down, so that a start has little to replay.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+
+/// A device and metrics of it that are to be known; units are canonical.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The device's name.
+    pub device: String,
+    /// Names and units; a unit that is absent changes nothing.
+    pub metrics: Vec<(String, Option<String>)>,
+}
+
+/// The ids of a [`Wanted`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The device's.
+    pub id: DeviceId,
+    /// The metrics', in their order.
+    pub indices: Vec<MetricIndex>,
+}
+
+/// Why names did not come into being.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// A limit is reached; the text says which.
+    #[error("{0}")]
+    Full(String),
+    /// The store cannot write now.
+    #[error("the store cannot write now")]
+    Unavailable,
+}
+
+struct Request {
+    sub: Arc<str>,
+    gateway: Option<Arc<str>>,
+    wanted: Vec<Wanted>,
+    answer: oneshot::Sender<Result<Vec<Named>, RegisterError>>,
+}
+
+/// The way to the store.
+#[derive(Clone)]
+pub struct StoreHandle {
+    requests: mpsc::Sender<Request>,
+    writable: Arc<AtomicBool>,
+}
+
+impl StoreHandle {
+    /// Looks names up, or brings them into being in this order.
+    ///
+    /// # Errors
+    /// When a limit is reached or the store cannot write; then nothing came into being.
+    pub async fn register(
+        &self,
+        sub: Arc<str>,
+        gateway: Option<Arc<str>>,
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<Named>, RegisterError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { sub, gateway, wanted, answer };
+        self.requests.send(request).await.map_err(|_| RegisterError::Unavailable)?;
+        answered.await.map_err(|_| RegisterError::Unavailable)?
+    }
+
+    /// Tells whether the last commit succeeded.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+}
+
+/// The task that owns the store.
+pub struct StoreTask {
+    /// Absent only while a blocking thread has it.
+    store: Option<Store>,
+    limits: RegistryLimits,
+    keep: Duration,
+    requests: mpsc::Receiver<Request>,
+    commits: mpsc::Receiver<Commit>,
+    writable: Arc<AtomicBool>,
+}
+
+impl StoreTask {
+    /// Makes the task, the way to it, and the way of the engine's commits.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        limits: RegistryLimits,
+        keep: Duration,
+    ) -> (Self, StoreHandle, mpsc::Sender<Commit>) {
+        let (requests, requests_rx) = mpsc::channel(REQUESTS);
+        // The engine sends a commit only when the one before is done.
+        let (commits, commits_rx) = mpsc::channel(1);
+        let writable = Arc::new(AtomicBool::new(true));
+        let task = Self {
+            store: Some(store),
+            limits,
+            keep,
+            requests: requests_rx,
+            commits: commits_rx,
+            writable: Arc::clone(&writable),
+        };
+        (task, StoreHandle { requests, writable }, commits)
+    }
+
+    /// Serves until the engine has ended; returns the store.
+    pub async fn run(mut self, engine: EngineHandle) -> Store {
+        let mut failed: Option<Commit> = None;
+        let mut retry_at = clock::instant();
+        let mut checkpoint_at = clock::instant() + CHECKPOINT_EVERY;
+        loop {
+            let wake_at = if failed.is_some() { retry_at.min(checkpoint_at) } else { checkpoint_at };
+            tokio::select! {
+                Some(request) = self.requests.recv() => self.register(request, &engine).await,
+                commit = self.commits.recv(), if failed.is_none() => match commit {
+                    Some(commit) => failed = self.commit(commit, &engine).await,
+                    None => break,
+                },
+                () = tokio::time::sleep_until(wake_at.into()) => {
+                    if let Some(commit) = failed.take_if(|_| retry_at <= clock::instant()) {
+                        failed = self.commit(commit, &engine).await;
+                    }
+                    if checkpoint_at <= clock::instant() {
+                        checkpoint_at = clock::instant() + CHECKPOINT_EVERY;
+                        self.tidy(&engine).await;
+                    }
+                }
+            }
+            if failed.is_some() && retry_at <= clock::instant() {
+                retry_at = clock::instant() + RETRY;
+            }
+        }
+        self.store.expect("no call is under way")
+    }
+
+    async fn with<T: Send + 'static>(
+        &mut self,
+        call: impl FnOnce(&mut Store) -> T + Send + 'static,
+    ) -> T {
+        let mut store = self.store.take().expect("no call is under way");
+        let called = tokio::task::spawn_blocking(move || {
+            let result = call(&mut store);
+            (store, result)
+        });
+        let (store, result) = called.await.expect("a call of the store does not panic");
+        self.store = Some(store);
+        result
+    }
+
+    /// Commits; returns the commit when it has to be tried again.
+    async fn commit(&mut self, commit: Commit, engine: &EngineHandle) -> Option<Commit> {
+        let (commit, result) = self.with(move |store| {
+            let result = store.commit(&commit);
+            (commit, result)
+        }).await;
+        match result {
+            Ok(committed) => {
+                if !self.writable.swap(true, Ordering::Relaxed) {
+                    tracing::info!("the store can write again");
+                }
+                // An engine that has ended waits for nothing.
+                let _ = engine.send(Input::Committed(committed)).await;
+                None
+            }
+            Err(error) => {
+                if self.writable.swap(false, Ordering::Relaxed) {
+                    tracing::error!(%error, "the store cannot write: nothing is acknowledged until it can");
+                }
+                Some(commit)
+            }
+        }
+    }
+
+    async fn register(&mut self, request: Request, engine: &EngineHandle) {
+        let Request { sub, gateway, wanted, answer } = request;
+        let (limits, now) = (self.limits, clock::now());
+        let registered = self.with(move |store| {
+            store.register(&sub, gateway.as_ref(), &wanted, limits, now)
+        }).await;
+        let result = match registered {
+            Ok(registered) => {
+                if !registered.changes.is_empty() {
+                    // The engine knows a name before the first batch that uses it.
+                    let _ = engine.send(Input::Registered(registered.changes)).await;
+                }
+                Ok(registered.named)
+            }
+            Err(store::RegisterError::Limit(full)) => Err(RegisterError::Full(full)),
+            Err(store::RegisterError::Store(error)) => {
+                tracing::error!(%error, "the store cannot take new names");
+                Err(RegisterError::Unavailable)
+            }
+        };
+        // The uplink may have gone.
+        let _ = answer.send(result);
+    }
+
+    /// Writes last values down and lets go of what is older than history reaches.
+    async fn tidy(&mut self, engine: &EngineHandle) {
+        let Ok(rows) = engine.read(|state, _| last_values(state)).await else { return };
+        let (keep, now) = (self.keep, clock::now());
+        let tidied = self.with(move |store| {
+            store.checkpoint(&rows)?;
+            store.prune(keep, now)
+        }).await;
+        if let Err(error) = tidied {
+            tracing::warn!(%error, "the store could not be tidied; it is tried again in a minute");
+        }
+    }
+}
+
+/// Returns the last value of every metric.
+#[must_use]
+pub fn last_values(state: &crate::state::State) -> Vec<Row> {
+    let of_device = |device: &crate::state::Device| {
+        let id = device.id();
+        let metrics = (0..).map(MetricIndex).zip(&device.metrics);
+        let values = metrics.filter_map(move |(metric, known)| {
+            let last = known.last.as_ref()?;
+            Some(Row { device: id, metric, at: last.at, value: last.value.clone() })
+        });
+        values.collect::<Vec<_>>()
+    };
+    state.devices().iter().flat_map(of_device).collect()
+}

@@ -1,0 +1,26 @@
+//! The program's own logs: on standard error, for people on a terminal, one JSON object a line
+//! otherwise. `RUST_LOG` sets the level.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+/// Libraries whose more detailed levels print payloads, and so tokens.
+const SECRETIVE: [&str; 4] = ["tungstenite", "tokio_tungstenite", "hyper", "h2"];
+
+/// Starts logging.
+pub fn init() {
+    let mut filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env_lossy();
+    for target in SECRETIVE {
+        let directive = format!("{target}=info").parse().expect("this is a directive");
+        filter = filter.add_directive(directive);
+    }
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        logs.with_target(false).init();
+    } else {
+        logs.json().flatten_event(true).init();
+    }
+}

@@ -1,0 +1,425 @@
+//! `/uplink`: an agent's connection, from its token to its acknowledgements.
+//!
+//! Both dialects share everything but the form of readings: our agent's come in binary frames, those
+//! of agents that others write in JSON. A frame becomes one batch; it is acknowledged when the
+//! store has committed it. Who sends more than his window is not read on; nobody else notices.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_tungstenite::tungstenite::Message;
+use valtronics_protocol::{
+    close::CloseCode,
+    error::ErrorCode,
+    uplink::{Ack, MAX_FRAME_BYTES, Refusal, ServerMessage, Welcome},
+};
+
+use crate::{
+    auth::{Claims, Scope},
+    clock,
+    engine::{EngineHandle, Input, OpenRequest, Opened},
+    ingest::{Batch, OpenQueue, Ticket},
+    session::Gate,
+    socket::{Broken, Socket, close_message},
+    state::to_message,
+    store_task::StoreHandle,
+};
+
+mod agent;
+mod frames;
+
+use frames::Frames;
+
+/// How much may be under way for one connection: a second of a fast agent, and no more than that is
+/// lost from sight when the store is slow.
+const WINDOW_BYTES: usize = 1024 * 1024;
+/// How long acknowledgements gather.
+const ACK_EVERY: Duration = Duration::from_millis(100);
+/// How long a closing connection may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long before its expiry an agent is told to renew its token.
+const WARN_BEFORE: Duration = Duration::from_secs(60);
+
+/// Which dialect a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Our agent's.
+    Agent,
+    /// That of agents that others write.
+    Json,
+}
+
+/// What uplinks count, for the operator.
+#[derive(Debug, Default)]
+pub struct UplinkCounters {
+    /// Messages whose number was known already.
+    pub duplicates: AtomicU64,
+    /// Messages that were refused.
+    pub refused: AtomicU64,
+}
+
+/// What every uplink shares.
+pub struct Uplinks {
+    /// The door.
+    pub gate: Arc<Gate>,
+    /// The way to the engine.
+    pub engine: EngineHandle,
+    /// The way to the registry.
+    pub store: StoreHandle,
+    /// What they count.
+    pub counters: UplinkCounters,
+}
+
+/// An agent's connection.
+pub struct Uplink {
+    socket: Socket,
+    address: IpAddr,
+    dialect: Dialect,
+    shared: Arc<Uplinks>,
+    window: Arc<Semaphore>,
+}
+
+/// Why a connection ends.
+enum End {
+    /// It is gone.
+    Gone,
+    /// It is to be closed.
+    Close(CloseCode, String),
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Gone => Self::Gone,
+            Broken::Violation(code) => Self::Close(code, String::new()),
+        }
+    }
+}
+
+fn stopping() -> End {
+    End::Close(CloseCode::GoingAway, "the server stops".into())
+}
+
+/// An authenticated connection.
+struct Admitted {
+    claims: Claims,
+    gateway: Option<Arc<str>>,
+    queue: Option<OpenQueue>,
+    /// The numbers that were taken in so far.
+    accepted: Ack,
+    progress: Arc<watch::Sender<Ack>>,
+    taken_over: watch::Receiver<bool>,
+}
+
+impl Uplink {
+    /// Takes over a connection whose handshake is done.
+    #[must_use]
+    pub fn new(socket: Socket, address: IpAddr, dialect: Dialect, shared: Arc<Uplinks>) -> Self {
+        Self { socket, address, dialect, shared, window: Arc::new(Semaphore::new(WINDOW_BYTES)) }
+    }
+
+    /// Serves the connection until it ends.
+    pub async fn run(mut self, token: Option<String>) {
+        let end = match self.admit(token).await {
+            Ok(admitted) => {
+                let (sub, gateway) = (Arc::clone(&admitted.claims.sub), admitted.gateway.clone());
+                tracing::info!(%sub, gateway = gateway.as_deref(), address = %self.address, "an agent is connected");
+                let end = self.serve(admitted).await;
+                if let Some(name) = gateway.clone() {
+                    let gone = Input::Gateway { sub: Arc::clone(&sub), name, connected: false };
+                    // Without an engine the server is stopping.
+                    let _ = self.shared.engine.send(gone).await;
+                }
+                tracing::info!(%sub, gateway = gateway.as_deref(), "an agent is gone");
+                end
+            }
+            Err(end) => end,
+        };
+        if let End::Close(code, reason) = end {
+            let goodbye = async {
+                self.socket.send(close_message(code, &reason)).await?;
+                while self.socket.next().await.is_ok() {}
+                Ok::<(), Broken>(())
+            };
+            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        }
+        self.shared.gate.admission().close(None);
+    }
+
+    /// Waits for a good token and opens the numbering.
+    async fn admit(&mut self, token: Option<String>) -> Result<Admitted, End> {
+        let within = self.shared.gate.limits().auth_within;
+        let hello = tokio::time::timeout(within, self.hello(token)).await.map_err(|_| {
+            End::Close(CloseCode::TimedOut, "no auth within the time: send it first".into())
+        })??;
+        let claims = match self.shared.gate.keys.verify(&hello.token, clock::now()) {
+            Ok(claims) => claims,
+            Err(fault) => {
+                tracing::warn!(address = %self.address, reason = ?fault, "refused an agent's token");
+                let reason = serde_json::to_value(fault).ok();
+                self.refuse(Welcome {
+                    error: Some(ErrorCode::InvalidToken),
+                    message: Some("the token is not valid here".into()),
+                    reason: reason.and_then(|reason| reason.as_str().map(str::to_owned)),
+                    ..Welcome::default()
+                })
+                .await?;
+                return Err(End::Close(CloseCode::InvalidToken, "no valid token".into()));
+            }
+        };
+        if !claims.scopes.contains(Scope::Uplink) {
+            self.refuse(Welcome {
+                error: Some(ErrorCode::Forbidden),
+                message: Some("the token has no scope uplink: get one that has".into()),
+                ..Welcome::default()
+            })
+            .await?;
+            return Err(End::Close(CloseCode::Forbidden, "the token has no scope uplink".into()));
+        }
+        self.shared.gate.admission().succeeded(self.address);
+        let mut admitted = self.open(claims, &hello).await?;
+        let welcome = Welcome {
+            success: true,
+            user: Some(admitted.claims.sub.to_string()),
+            expires_at: Some(admitted.claims.expires_at),
+            scopes: Some(admitted.claims.scopes.names().into_iter().map(str::to_owned).collect()),
+            window: (self.dialect == Dialect::Agent).then_some(WINDOW_BYTES as u64),
+            ..Welcome::default()
+        };
+        self.socket.send(self.welcome(welcome, &admitted)).await?;
+        if let Some(name) = &admitted.gateway {
+            let (sub, name) = (Arc::clone(&admitted.claims.sub), Arc::clone(name));
+            let here = Input::Gateway { sub, name, connected: true };
+            self.shared.engine.send(here).await.map_err(|_| stopping())?;
+        }
+        admitted.taken_over.mark_unchanged();
+        Ok(admitted)
+    }
+
+    /// Writes the answer to a good `auth`: with a numbering its last number, `null` if none.
+    fn welcome(&self, welcome: Welcome, admitted: &Admitted) -> Message {
+        let committed = *admitted.progress.borrow();
+        let mut answer = json!(ServerMessage::AuthResponse(welcome));
+        if admitted.queue.is_some()
+            && let Some(answer) = answer.as_object_mut()
+        {
+            answer.insert("last_seq".into(), json!(committed.seq));
+            if self.dialect == Dialect::Agent {
+                answer.insert("last_event".into(), json!(committed.event));
+            }
+        }
+        to_message(&answer)
+    }
+
+    async fn refuse(&mut self, welcome: Welcome) -> Result<(), End> {
+        Ok(self.socket.send(to_message(&ServerMessage::AuthResponse(welcome))).await?)
+    }
+
+    async fn open(&mut self, claims: Claims, hello: &frames::Hello) -> Result<Admitted, End> {
+        let gateway = hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
+        let (_never, taken_over) = watch::channel(false);
+        let Some(queue) = &hello.queue else {
+            let (queue, accepted) = (None, Ack::default());
+            let progress = Arc::new(watch::Sender::new(Ack::default()));
+            return Ok(Admitted { claims, gateway, queue, accepted, progress, taken_over });
+        };
+        let (answer, opened) = oneshot::channel();
+        let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
+        let request = Input::OpenQueue(OpenRequest { sub, queue, answer });
+        self.shared.engine.send(request).await.map_err(|_| stopping())?;
+        let Opened { queue, accepted, progress, taken_over } =
+            opened.await.map_err(|_| stopping())?;
+        let queue = Some(queue);
+        Ok(Admitted { claims, gateway, queue, accepted, progress, taken_over })
+    }
+
+    /// Takes in frames and sends acknowledgements until the connection ends.
+    async fn serve(&mut self, admitted: Admitted) -> End {
+        let mut progress = admitted.progress.subscribe();
+        let mut taken_over = admitted.taken_over.clone();
+        let mut frames = Frames::new(self.dialect, admitted, Arc::clone(&self.shared));
+        let mut timing = Timing::new(clock::instant(), frames.expires_in());
+        let limits = self.shared.gate.limits();
+        // What was committed before is known from `auth_response`.
+        progress.mark_unchanged();
+        loop {
+            let deadline = timing.deadline(limits.ping_after, limits.silence);
+            tokio::select! {
+                message = self.socket.next() => {
+                    timing.heard_at = clock::instant();
+                    timing.pinged = false;
+                    match self.receive(message, &mut frames, &mut timing).await {
+                        Ok(ack_again) => timing.ack_due |= ack_again,
+                        Err(end) => return end,
+                    }
+                }
+                Ok(()) = progress.changed() => timing.ack_due = true,
+                Ok(()) = taken_over.changed() => {
+                    let why = "a newer connection has taken this queue over";
+                    return End::Close(CloseCode::Forbidden, why.into());
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+            let step = timing.step(limits.ping_after, limits.silence);
+            if let Err(end) = self.act(step, &mut progress, &mut timing).await {
+                return end;
+            }
+        }
+    }
+
+    async fn act(
+        &mut self,
+        step: Step,
+        progress: &mut watch::Receiver<Ack>,
+        timing: &mut Timing,
+    ) -> Result<(), End> {
+        match step {
+            Step::Nothing => {}
+            Step::Ack => {
+                let ack = *progress.borrow_and_update();
+                timing.acked();
+                if ack != Ack::default() {
+                    self.socket.send(to_message(&ServerMessage::Ack(ack))).await?;
+                }
+            }
+            Step::Ping => self.socket.send(Message::Ping(Default::default())).await?,
+            Step::Warn => {
+                let expires_at = clock::now().plus(WARN_BEFORE);
+                let warning = ServerMessage::AuthExpiring { expires_at };
+                self.socket.send(to_message(&warning)).await?;
+            }
+            Step::End(code, why) => return Err(End::Close(code, why.into())),
+        }
+        Ok(())
+    }
+
+    /// Takes in one frame; returns whether numbers that are known already came again.
+    async fn receive(
+        &mut self,
+        message: Result<Message, Broken>,
+        frames: &mut Frames,
+        timing: &mut Timing,
+    ) -> Result<bool, End> {
+        let message = message?;
+        let bytes = message.len().clamp(1, MAX_FRAME_BYTES);
+        let received = match message {
+            Message::Text(text) => frames.text(text.as_str()).await,
+            Message::Binary(frame) => frames.binary(&frame).await,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(false),
+            Message::Close(_) => return Ok(false),
+        };
+        let received = received?;
+        if let Some(expires_in) = received.renewed {
+            timing.renew(clock::instant(), expires_in);
+        }
+        if !received.batch.items.is_empty() {
+            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let window = Arc::clone(&self.window);
+            let permit = window.acquire_many_owned(permits).await.map_err(|_| stopping())?;
+            let batch = Batch { permit: Some(permit), ..received.batch };
+            self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
+        }
+        for answer in received.answers {
+            self.socket.send(answer).await?;
+        }
+        Ok(received.ack_again)
+    }
+}
+
+/// Makes the answer to a message that was refused.
+fn refusal(error: ErrorCode, message: impl Into<String>, seq: Option<u64>) -> Message {
+    to_message(&ServerMessage::Error(Refusal { error, message: message.into(), seq }))
+}
+
+/// Makes the ticket of a batch that reaches these numbers.
+fn ticket(
+    progress: &Arc<watch::Sender<Ack>>,
+    reached: Ack,
+    queue: Option<&OpenQueue>,
+) -> Option<Ticket> {
+    (reached != Ack::default()).then(|| Ticket {
+        progress: Arc::clone(progress),
+        reached,
+        queue: queue.cloned(),
+    })
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// When something is due although nothing came.
+struct Timing {
+    heard_at: Instant,
+    pinged: bool,
+    ack_due: bool,
+    acked_at: Instant,
+    warn_at: Option<Instant>,
+    end_at: Instant,
+}
+
+enum Step {
+    Nothing,
+    Ack,
+    Ping,
+    Warn,
+    End(CloseCode, &'static str),
+}
+
+impl Timing {
+    fn new(now: Instant, expires_in: Duration) -> Self {
+        let mut timing = Self {
+            heard_at: now,
+            pinged: false,
+            ack_due: false,
+            acked_at: now.checked_sub(ACK_EVERY).unwrap_or(now),
+            warn_at: None,
+            end_at: now,
+        };
+        timing.renew(now, expires_in);
+        timing
+    }
+
+    fn renew(&mut self, now: Instant, expires_in: Duration) {
+        self.warn_at = Some(now + expires_in.saturating_sub(WARN_BEFORE));
+        self.end_at = now + expires_in + crate::session::LEEWAY;
+    }
+
+    fn deadline(&self, ping_after: Duration, silence: Duration) -> Instant {
+        let quiet = self.heard_at + if self.pinged { silence } else { ping_after.min(silence) };
+        let ack = self.ack_due.then_some(self.acked_at + ACK_EVERY);
+        [ack, self.warn_at, Some(self.end_at)].into_iter().flatten().fold(quiet, Instant::min)
+    }
+
+    fn acked(&mut self) {
+        self.ack_due = false;
+        self.acked_at = clock::instant();
+    }
+
+    fn step(&mut self, ping_after: Duration, silence: Duration) -> Step {
+        let now = clock::instant();
+        if self.ack_due && self.acked_at + ACK_EVERY <= now {
+            return Step::Ack;
+        }
+        if self.warn_at.is_some_and(|at| at <= now) {
+            self.warn_at = None;
+            return Step::Warn;
+        }
+        if self.end_at <= now {
+            return Step::End(CloseCode::InvalidToken, "the token has expired");
+        }
+        if self.heard_at + silence <= now {
+            return Step::End(CloseCode::TimedOut, "silent for too long");
+        }
+        if !self.pinged && self.heard_at + ping_after <= now {
+            self.pinged = true;
+            return Step::Ping;
+        }
+        Step::Nothing
+    }
+}

@@ -1,0 +1,170 @@
+//! The dialect of our own agent: control in JSON, readings in binary batches.
+
+use valtronics_protocol::{
+    batch,
+    close::CloseCode,
+    error::ErrorCode,
+    id::DeviceId,
+    reading::{MAX_SENTENCE_BYTES, is_clean, is_name},
+    uplink::{Ack, AgentMessage, Auth, FrameHeader, MAX_QUEUE_NAME_BYTES},
+};
+
+use super::{
+    End, count, refusal,
+    frames::{Frames, Hello, Received, unavailable},
+};
+use crate::{
+    clock,
+    commit::{MetricIndex, Row},
+    ingest::{Item, StatusReport, plausible, push_row, resolve::merge},
+    store_task::{RegisterError, Wanted},
+};
+
+/// Reads the first message.
+pub(super) fn hello(text: &str) -> Option<Hello> {
+    let Ok(AgentMessage::Auth(Auth { token, queue, gateway })) = serde_json::from_str(text) else {
+        return None;
+    };
+    let named = queue.as_ref().is_none_or(|queue| {
+        !queue.is_empty() && is_clean(queue, MAX_QUEUE_NAME_BYTES)
+    });
+    let known = gateway.as_ref().is_none_or(|gateway| is_name(&gateway.name));
+    (named && known).then_some(Hello { token, queue, gateway })
+}
+
+/// The batches of one connection, with the ids of the series that they announce.
+#[derive(Default)]
+pub(super) struct Decoder {
+    batches: batch::Decoder,
+    generation: u64,
+    ids: Vec<(DeviceId, MetricIndex)>,
+}
+
+impl Decoder {
+    /// Takes in a frame of readings.
+    pub(super) async fn receive(
+        &mut self,
+        frame: &[u8],
+        frames: &mut Frames,
+    ) -> Result<Received, End> {
+        let damaged = |_| End::Close(CloseCode::Protocol, "a frame of readings is damaged".into());
+        let (header, payload) = FrameHeader::read(frame).map_err(|error| damaged(error.to_string()))?;
+        let rows = self.batches.decode(payload).map_err(|error| damaged(error.to_string()))?.len();
+        if self.generation != self.batches.generation() {
+            self.generation = self.batches.generation();
+            self.ids.clear();
+        }
+        self.learn(frames).await?;
+        let mut received = Received::default();
+        received.batch.received_at = clock::now();
+        let known = frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(header.first));
+        let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
+        for _ in 0..skipped {
+            count(&frames.shared.counters.duplicates);
+        }
+        received.ack_again = skipped > 0;
+        let mut begin = 0;
+        let mut previous = None;
+        for row in self.batches.rows().iter().skip(skipped) {
+            let Some((device, metric)) = self.ids.get(row.series as usize) else { continue };
+            if previous != Some((*device, row.timestamp)) {
+                begin = received.batch.rows.len();
+            }
+            previous = Some((*device, row.timestamp));
+            let at = plausible(Some(row.timestamp), received.batch.received_at);
+            let row = Row { device: *device, metric: *metric, at, value: row.value.clone() };
+            push_row(&mut received.batch, begin, row, header.historical);
+        }
+        let last = header.first.saturating_add(rows as u64).saturating_sub(1);
+        if rows > skipped {
+            frames.reach(Ack { seq: Some(last), event: None }, &mut received.batch);
+        }
+        Ok(received)
+    }
+
+    /// Looks up the series that were announced since.
+    async fn learn(&mut self, frames: &mut Frames) -> Result<(), End> {
+        let announced = self.batches.series().get(self.ids.len()..).unwrap_or_default();
+        let wanted = announced.iter().filter_map(|series| {
+            let unit = Some(series.unit.as_deref().unwrap_or_default());
+            frames.names.unknown(&series.device, std::iter::once((&*series.metric, unit)))
+        });
+        match frames.names.learn(merge(wanted.collect())).await {
+            Ok(()) => {}
+            Err(RegisterError::Unavailable) => return Err(unavailable()),
+            // Our agent numbers readings without holes: it cannot leave some of them out.
+            Err(RegisterError::Full(full)) => {
+                return Err(End::Close(CloseCode::Limited, format!("{full}; retry_after=600")));
+            }
+        }
+        for series in announced {
+            let unit = Some(series.unit.as_deref().unwrap_or_default());
+            let device = frames.names.device(&series.device);
+            let metric = device.and_then(|device| device.metric(&series.metric, unit));
+            let Some((device, metric)) = device.zip(metric) else { return Err(unavailable()) };
+            self.ids.push((device.id, metric));
+        }
+        Ok(())
+    }
+}
+
+impl Frames {
+    /// Takes in a message of control.
+    pub(super) async fn control(&mut self, text: &str) -> Result<Received, End> {
+        let mut received = Received::default();
+        received.batch.received_at = clock::now();
+        let message = match serde_json::from_str(text) {
+            Ok(message) => message,
+            Err(error) => {
+                let why = format!("not a message of an agent: {error}");
+                received.answers.push(refusal(ErrorCode::InvalidMessage, why, None));
+                return Ok(received);
+            }
+        };
+        match message {
+            AgentMessage::Auth(auth) => {
+                if let Err((code, why)) = self.renew(&auth.token, &mut received) {
+                    received.answers.push(refusal(code, why, None));
+                }
+            }
+            AgentMessage::Device(info) => {
+                if let Some(id) = self.device(&info.device).await? {
+                    received.batch.items.push(Item::OfflineAfter(id, info.offline_after));
+                }
+            }
+            AgentMessage::Status(event) => {
+                if self.admitted.queue.is_some() && Some(event.seq) <= self.admitted.accepted.event {
+                    count(&self.shared.counters.duplicates);
+                    received.ack_again = true;
+                    return Ok(received);
+                }
+                let Some(device) = self.device(&event.device).await? else {
+                    return Ok(received);
+                };
+                let reason = if is_clean(&event.reason, MAX_SENTENCE_BYTES) { &*event.reason } else { "" };
+                received.batch.items.push(Item::Status(StatusReport {
+                    device,
+                    status: event.status,
+                    reason: reason.into(),
+                    at: plausible(Some(event.timestamp), received.batch.received_at),
+                }));
+                self.reach(Ack { seq: None, event: Some(event.seq) }, &mut received.batch);
+            }
+        }
+        Ok(received)
+    }
+
+    async fn device(&mut self, name: &str) -> Result<Option<DeviceId>, End> {
+        if !is_name(name) {
+            return Ok(None);
+        }
+        let wanted: Vec<Wanted> = self.names.unknown(name, std::iter::empty()).into_iter().collect();
+        match self.names.learn(wanted).await {
+            Ok(()) => Ok(self.names.device(name).map(|device| device.id)),
+            Err(RegisterError::Unavailable) => Err(unavailable()),
+            Err(RegisterError::Full(full)) => {
+                Err(End::Close(CloseCode::Limited, format!("{full}; retry_after=600")))
+            }
+        }
+    }
+}

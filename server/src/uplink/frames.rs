@@ -1,0 +1,227 @@
+//! From the frames of one connection to batches, whatever the dialect.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_tungstenite::tungstenite::Message;
+use valtronics_protocol::{
+    close::CloseCode,
+    error::ErrorCode,
+    uplink::{Ack, Gateway},
+};
+
+use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, count, refusal, ticket};
+use crate::{
+    clock,
+    ingest::{
+        Batch,
+        json::{self, Content, Fault},
+        names::Names,
+        resolve::{merge, take, unknown},
+    },
+    store_task::RegisterError,
+};
+
+/// The first message of a connection.
+pub(super) struct Hello {
+    pub(super) token: String,
+    pub(super) queue: Option<String>,
+    pub(super) gateway: Option<Gateway>,
+}
+
+/// What came of one frame.
+#[derive(Default)]
+pub(super) struct Received {
+    pub(super) batch: Batch,
+    pub(super) answers: Vec<Message>,
+    /// Numbers that are known already came again: they are acknowledged again.
+    pub(super) ack_again: bool,
+    /// A new token was taken: for how long it is valid.
+    pub(super) renewed: Option<Duration>,
+}
+
+/// The frames of one connection.
+pub(super) struct Frames {
+    pub(super) admitted: Admitted,
+    pub(super) names: Names,
+    pub(super) shared: Arc<Uplinks>,
+    dialect: Dialect,
+    decoder: agent::Decoder,
+}
+
+impl Frames {
+    pub(super) fn new(dialect: Dialect, admitted: Admitted, shared: Arc<Uplinks>) -> Self {
+        let sub = Arc::clone(&admitted.claims.sub);
+        let names = Names::new(sub, admitted.gateway.clone(), shared.store.clone());
+        Self { admitted, names, shared, dialect, decoder: agent::Decoder::default() }
+    }
+
+    /// Returns for how long the token is valid.
+    pub(super) fn expires_in(&self) -> Duration {
+        self.admitted.claims.expires_at.since(clock::now())
+    }
+
+    /// Takes in a text frame.
+    pub(super) async fn text(&mut self, frame: &str) -> Result<Received, End> {
+        match self.dialect {
+            Dialect::Agent => self.control(frame).await,
+            Dialect::Json => self.json(frame).await,
+        }
+    }
+
+    /// Takes in a binary frame.
+    pub(super) async fn binary(&mut self, frame: &[u8]) -> Result<Received, End> {
+        if self.dialect == Dialect::Json {
+            let why = "a binary frame is not JSON: send text frames";
+            let answers = vec![refusal(ErrorCode::InvalidJson, why, None)];
+            return Ok(Received { answers, ..Received::default() });
+        }
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let received = decoder.receive(frame, self).await;
+        self.decoder = decoder;
+        received
+    }
+
+    async fn json(&mut self, frame: &str) -> Result<Received, End> {
+        let mut received = Received::default();
+        let parsed = match json::parse(frame, false) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                let why = format!("not JSON: {error}");
+                received.answers.push(refusal(ErrorCode::InvalidJson, why, None));
+                return Ok(received);
+            }
+        };
+        received.batch.received_at = clock::now();
+        let too_many = self.learn_all(&parsed).await?;
+        let mut reached = Ack::default();
+        for message in &parsed.messages {
+            if self.is_known(message.seq) {
+                count(&self.shared.counters.duplicates);
+                received.ack_again = true;
+                continue;
+            }
+            let taken = match &message.content {
+                Err(fault) => Err((code_of(*fault), fault.to_string())),
+                Ok(Content::Auth { token, .. }) => self.renew(token, &mut received),
+                Ok(content) => match too_many {
+                    // Not all fits: each message is tried alone.
+                    true => match self.learn_one(content, &parsed.readings).await? {
+                        Ok(()) => Ok(take(&self.names, content, &parsed.readings, &mut received.batch)),
+                        Err(full) => Err((ErrorCode::InvalidMessage, full.to_string())),
+                    },
+                    false => Ok(take(&self.names, content, &parsed.readings, &mut received.batch)),
+                },
+            };
+            match taken {
+                Ok(()) => reached.seq = message.seq.max(reached.seq),
+                Err((code, why)) => {
+                    count(&self.shared.counters.refused);
+                    received.answers.push(refusal(code, why, message.seq));
+                }
+            }
+        }
+        self.reach(reached, &mut received.batch);
+        Ok(received)
+    }
+
+    /// Tells whether a number was taken in before.
+    pub(super) fn is_known(&self, seq: Option<u64>) -> bool {
+        let numbered = self.admitted.queue.is_some();
+        numbered && seq.is_some_and(|seq| Some(seq) <= self.admitted.accepted.seq)
+    }
+
+    /// Notes the numbers that a batch reaches.
+    pub(super) fn reach(&mut self, reached: Ack, batch: &mut Batch) {
+        let accepted = &mut self.admitted.accepted;
+        accepted.seq = accepted.seq.max(reached.seq);
+        accepted.event = accepted.event.max(reached.event);
+        batch.ticket = ticket(&self.admitted.progress, reached, self.admitted.queue.as_ref());
+    }
+
+    /// Has all new names of a frame brought into being at once; true when they are too many.
+    async fn learn_all(&mut self, frame: &json::Frame<'_>) -> Result<bool, End> {
+        let messages = frame.messages.iter().filter(|message| !self.is_known(message.seq));
+        let contents = messages.filter_map(|message| message.content.as_ref().ok());
+        let wanted = contents.filter_map(|content| unknown(&self.names, content, &frame.readings));
+        match self.names.learn(merge(wanted.collect())).await {
+            Ok(()) => Ok(false),
+            Err(RegisterError::Full(_)) => Ok(true),
+            Err(RegisterError::Unavailable) => Err(unavailable()),
+        }
+    }
+
+    async fn learn_one(
+        &mut self,
+        content: &Content<'_>,
+        readings: &[json::Reading<'_>],
+    ) -> Result<Result<(), RegisterError>, End> {
+        let wanted = unknown(&self.names, content, readings);
+        match self.names.learn(wanted.into_iter().collect()).await {
+            Err(RegisterError::Unavailable) => Err(unavailable()),
+            other => Ok(other),
+        }
+    }
+
+    /// Takes a new token of the same subject.
+    pub(super) fn renew(
+        &mut self,
+        token: &str,
+        received: &mut Received,
+    ) -> Result<(), (ErrorCode, String)> {
+        let claims = self.shared.gate.keys.verify(token, clock::now());
+        let claims = claims
+            .map_err(|_| (ErrorCode::InvalidToken, "the new token is not valid here".to_owned()))?;
+        if claims.sub != self.admitted.claims.sub {
+            return Err((ErrorCode::Forbidden, "the new token is another subject's".into()));
+        }
+        self.admitted.claims = claims;
+        received.renewed = Some(self.expires_in());
+        Ok(())
+    }
+}
+
+pub(super) fn unavailable() -> End {
+    End::Close(CloseCode::Internal, "the store cannot take new names now: come back later".into())
+}
+
+fn code_of(fault: Fault) -> ErrorCode {
+    match fault {
+        Fault::MissingType => ErrorCode::MissingType,
+        Fault::UnknownType => ErrorCode::UnknownType,
+        Fault::Field(_) => ErrorCode::InvalidMessage,
+    }
+}
+
+impl Uplink {
+    /// Waits for the first message, which has to be a token; or takes that of the handshake.
+    pub(super) async fn hello(&mut self, token: Option<String>) -> Result<Hello, End> {
+        if let Some(token) = token {
+            return Ok(Hello { token, queue: None, gateway: None });
+        }
+        loop {
+            let text = match self.socket.next().await? {
+                Message::Text(text) => text,
+                Message::Binary(_) => return Err(first_auth()),
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+                Message::Close(_) => continue,
+            };
+            if self.dialect == Dialect::Agent {
+                return agent::hello(text.as_str()).ok_or_else(first_auth);
+            }
+            let parsed = json::parse(text.as_str(), false);
+            let first = parsed.ok().and_then(|mut parsed| {
+                (!parsed.messages.is_empty()).then(|| parsed.messages.remove(0))
+            });
+            if let Some(Ok(Content::Auth { token, queue })) = first.map(|first| first.content) {
+                let queue = queue.map(std::borrow::Cow::into_owned);
+                return Ok(Hello { token: token.into_owned(), queue, gateway: None });
+            }
+            let why = "authenticate first: {\"type\":\"auth\",\"token\":\"...\"}";
+            self.socket.send(refusal(ErrorCode::AuthRequired, why, None)).await?;
+        }
+    }
+}
+
+fn first_auth() -> End {
+    End::Close(CloseCode::InvalidToken, "the first message is auth".into())
+}
