@@ -55,7 +55,7 @@ const UNITS: &[Unit] = &[
     Unit("h", "h", &["hour", "hours", "hr"]),
     Unit("d", "d", &["day", "days"]),
     Unit("rpm", "{rpm}", &["RPM", "r/min"]),
-    Unit("Ω", "Ohm", &["ohm", "Ohm", "ohms", "Ω"]),
+    Unit("Ω", "Ohm", &["ohm", "Ohm", "ohms", "\u{2126}"]),
     Unit("kg", "kg", &["Kg"]),
     Unit("g", "g", &[]),
     Unit("B", "By", &["byte", "bytes"]),

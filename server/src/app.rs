@@ -156,13 +156,15 @@ fn parts(
             device: alert.device_id,
             metric: Arc::clone(metric),
         };
-        (key, alert.severity)
+        (key, alert.severity, alert.status)
     });
-    let alerts = Alerts::restore(rules, open.collect());
+    let (mut alerts, mut ended_alerts) = (Alerts::restore(open.collect()), Vec::new());
+    alerts.set_rules(rules, now, &mut ended_alerts);
     let state = state(restored_log(&restored, now), &restored, config, &alerts, now);
     Ok(Parts {
         state,
         alerts,
+        ended_alerts,
         file_rules,
         stored_rules,
         queues: restored.queues,
@@ -211,6 +213,9 @@ fn state(
     }
     for device in state.devices_mut() {
         device.health.set_offline_after(config.devices.offline_after);
+        if device.registered.gateway.is_some() {
+            device.health.gateway_away(now);
+        }
         let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
         for metric in &mut device.metrics {
             metric.rules = alerts.rules_for(&name, &key, &metric.name);

@@ -19,7 +19,7 @@ use valtronics_protocol::{
 use crate::{
     auth::Claims,
     clock,
-    commit::{Commit, Committed, RegistryChange},
+    commit::{AlertDraft, Commit, Committed, EventDraft, RegistryChange},
     domain::{alerts::Alerts, rule::Rule},
     hub::{Hub, HubLimits, SessionId, SystemSample},
     ingest::{Batch, Ticket},
@@ -98,6 +98,8 @@ pub struct Parts {
     pub state: State,
     /// The alert engine with its rules and open alerts.
     pub alerts: Alerts,
+    /// Alerts that ended because their rules are gone since the server stopped.
+    pub ended_alerts: Vec<AlertDraft>,
     /// Rules of files: read-only over HTTP.
     pub file_rules: Vec<Rule>,
     /// Rules that were edited over HTTP.
@@ -165,6 +167,7 @@ impl Engine {
         let (commands, commands_rx) = mpsc::channel(handle::COMMANDS);
         let (instant, now) = (clock::instant(), clock::now());
         let gateways = Gateways::restore(parts.state.devices(), now);
+        let events = parts.ended_alerts.into_iter().map(EventDraft::Alert).collect();
         let engine = Self {
             state: parts.state,
             hub: Hub::new(parts.limits),
@@ -178,7 +181,7 @@ impl Engine {
             sample: parts.sample,
             inputs: inputs_rx,
             commands: commands_rx,
-            pending: Commit::default(),
+            pending: Commit { events, ..Commit::default() },
             pending_tickets: Vec::new(),
             committing: None,
             commit_at: instant,
@@ -267,9 +270,8 @@ impl Engine {
             Input::Registered(changes) => self.registered(changes),
             Input::Committed(committed) => self.committed(committed, now),
             Input::Gateway { sub, name, connected } => {
-                let back = self.gateways.set(sub, name, connected, now);
-                if let Some(gateway) = back {
-                    self.gateway_back(&gateway, now);
+                if let Some(gateway) = self.gateways.set(sub, name, connected, now) {
+                    self.gateway_changed(&gateway, connected, now);
                 }
             }
             Input::OpenQueue(request) => self.queues.open(request),
