@@ -61,6 +61,9 @@ pub(super) fn decode(blob: &[u8]) -> Result<Vec<Row>, StoreError> {
         return Err(damaged());
     }
     let bytes = zstd::bulk::decompress(packed, length).map_err(|_| damaged())?;
+    if bytes.len() != length {
+        return Err(damaged());
+    }
     let mut rest = Reader(&bytes);
     let mut rows = Vec::new();
     let (mut device, mut metric, mut at) = (0_i64, 0_i64, 0_i64);
