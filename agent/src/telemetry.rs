@@ -19,6 +19,8 @@ const PINNED: [&str; 4] = [
 pub fn start() {
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let log = tracing_subscriber::fmt()
+        // Who closes our standard error must not end us: complaining there would.
+        .log_internal_errors(false)
         .with_env_filter(filter(&wanted))
         .with_writer(stderr);
     if stderr().is_terminal() {

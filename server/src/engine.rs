@@ -42,13 +42,39 @@ pub use queues::{OpenRequest, Opened};
 #[derive(Debug)]
 pub enum Command {
     /// A connection has authenticated.
-    Attach { session: SessionId, outbox: Arc<Outbox>, claims: Claims },
+    Attach {
+        /// Which.
+        session: SessionId,
+        /// Where its messages go.
+        outbox: Arc<Outbox>,
+        /// What its token says.
+        claims: Claims,
+    },
     /// It has a new token.
-    Regrant { session: SessionId, claims: Claims },
+    Regrant {
+        /// Which.
+        session: SessionId,
+        /// What its token says.
+        claims: Claims,
+    },
     /// It subscribes.
-    Subscribe { session: SessionId, subscribe: Subscribe, id: Option<MessageId> },
+    Subscribe {
+        /// Which.
+        session: SessionId,
+        /// What it wants.
+        subscribe: Subscribe,
+        /// What the answer carries back.
+        id: Option<MessageId>,
+    },
     /// It unsubscribes.
-    Unsubscribe { session: SessionId, unsubscribe: Unsubscribe, id: Option<MessageId> },
+    Unsubscribe {
+        /// Which.
+        session: SessionId,
+        /// What it wants no more.
+        unsubscribe: Unsubscribe,
+        /// What the answer carries back.
+        id: Option<MessageId>,
+    },
     /// It has drained its outbox.
     Drained(SessionId),
     /// It has ended.
@@ -75,7 +101,14 @@ pub enum Input {
     /// The store has committed what it was given last.
     Committed(Committed),
     /// A gateway has connected, or its connection has ended.
-    Gateway { sub: Arc<str>, name: Arc<str>, connected: bool },
+    Gateway {
+        /// The subject of its token.
+        sub: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+        /// Whether it has come.
+        connected: bool,
+    },
     /// A connection takes a numbering over.
     OpenQueue(OpenRequest),
     /// The state of the host.
@@ -87,7 +120,12 @@ pub enum Input {
     /// Somebody wants to look at the state.
     Read(Box<dyn FnOnce(&State, &Alerts) + Send>),
     /// Tell this part of the subscribers, of so many, that the server goes away.
-    Goodbye { part: u64, parts: u64 },
+    Goodbye {
+        /// Which part, from 0.
+        part: u64,
+        /// Of how many.
+        parts: u64,
+    },
     /// Commit what is left, and end.
     Stop,
 }

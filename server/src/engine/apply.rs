@@ -16,11 +16,11 @@ use crate::{
 
 /// The alert rules by where they come from; a name stands once.
 #[derive(Debug, Default)]
-pub struct Rules {
+pub(super) struct Rules {
     /// Of files: read-only over HTTP.
-    pub files: Vec<Rule>,
+    pub(super) files: Vec<Rule>,
     /// Edited over HTTP.
-    pub stored: Vec<Rule>,
+    pub(super) stored: Vec<Rule>,
 }
 
 /// A change of the alert rules.
