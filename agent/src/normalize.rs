@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 use valtronics_protocol::{
-    reading::{MAX_NAME_BYTES, MAX_UNIT_BYTES, Reading, TimeSource, is_clean},
+    reading::{MAX_TEXT_BYTES, MAX_UNIT_BYTES, Reading, TimeSource, is_clean, is_name},
     time::UnixMillis,
     unit,
     value::Value,
@@ -22,6 +22,8 @@ use crate::decode::Sample;
 
 /// How often a value within the deadband is sent all the same.
 const HEARTBEAT: Duration = Duration::from_secs(300);
+/// With more decimals than these a double holds no more of what was written than it says itself.
+const MAX_DECIMALS: usize = 12;
 /// The most series of a source that are remembered for `every` and `deadband`.
 const MAX_SERIES: usize = 10_000;
 
@@ -106,10 +108,20 @@ impl<'de> Deserialize<'de> for Deadband {
 pub struct Normalizer {
     rules: Rules,
     device: Arc<str>,
-    /// By the name of the device's metric: whether it is kept, and as what.
-    names: HashMap<Arc<str>, Option<Arc<str>>>,
+    /// By the name of the device's metric; `None` for what is not kept.
+    plans: HashMap<Arc<str>, Option<Plan>>,
     units: HashMap<Arc<str>, Option<Arc<str>>>,
     sent: HashMap<(Arc<str>, Arc<str>), Sent>,
+}
+
+/// What is done with a metric.
+#[derive(Debug, Clone)]
+struct Plan {
+    name: Arc<str>,
+    /// The unit that the configuration gives it.
+    unit: Option<Arc<str>>,
+    scale: Option<f64>,
+    offset: Option<f64>,
 }
 
 #[derive(Debug, Clone)]
@@ -118,7 +130,7 @@ struct Sent {
     value: Value,
 }
 
-/// How many readings came of samples.
+/// How many samples became no readings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeldBack(pub u64);
 
@@ -126,8 +138,8 @@ impl Normalizer {
     /// Applies rules to the samples of a source whose device is `device` where they name none.
     #[must_use]
     pub fn new(rules: Rules, device: Arc<str>) -> Self {
-        let (names, units, sent) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { rules, device, names, units, sent }
+        let (plans, units, sent) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { rules, device, plans, units, sent }
     }
 
     /// Makes readings of samples that were received now; counts those that the rules hold back.
@@ -148,40 +160,50 @@ impl Normalizer {
     }
 
     fn reading(&mut self, sample: Sample, now: UnixMillis) -> Option<Reading> {
-        let metric = self.name(&sample.metric)?;
-        let unit = self.unit(sample.unit.as_ref(), &sample.metric);
-        let value = self.scaled(sample.value, &sample.metric)?;
+        let Plan { name: metric, unit, scale, offset } = self.plan(&sample.metric)?;
+        let unit = unit.or_else(|| self.unit(&sample.unit?));
+        let value = scaled(sample.value, scale, offset)?;
+        if matches!(&value, Value::Text(text) if !is_clean(text, MAX_TEXT_BYTES)) {
+            return None;
+        }
         let device = match sample.device {
-            Some(device) => clean_name(&device)?,
+            Some(device) => clean_name(device)?,
             None => Arc::clone(&self.device),
         };
+        let received = sample.received.unwrap_or(now);
         let (timestamp, time_source) = match sample.at {
             Some(at) => (at, TimeSource::Device),
-            None => (now, TimeSource::Receive),
+            None => (received, TimeSource::Receive),
         };
         let reading = Reading { device, metric, value, unit, timestamp, time_source };
-        self.is_worth_sending(&reading, now).then_some(reading)
+        self.is_worth_sending(&reading, received).then_some(reading)
     }
 
-    /// Decides once for each metric whether it is kept, and as what.
-    fn name(&mut self, metric: &Arc<str>) -> Option<Arc<str>> {
-        if let Some(known) = self.names.get(metric) {
+    /// Decides once for each metric what is done with it.
+    fn plan(&mut self, metric: &Arc<str>) -> Option<Plan> {
+        if let Some(known) = self.plans.get(metric) {
             return known.clone();
         }
-        let Rules { keep, skip, rename, .. } = &self.rules;
+        let Rules { keep, skip, rename, units, scale, offset, .. } = &self.rules;
         let listed = |patterns: &[String]| patterns.iter().any(|pattern| covers(pattern, metric));
         let kept = (keep.is_empty() || listed(keep)) && !listed(skip);
-        let name = kept.then(|| rename.get(&**metric).map_or(&**metric, |name| name));
-        let name = name.and_then(clean_name);
-        if self.names.len() < MAX_SERIES {
-            self.names.insert(Arc::clone(metric), name.clone());
+        let name = rename.get(&**metric).map_or_else(|| Arc::clone(metric), |name| name.as_str().into());
+        let name = kept.then_some(name).and_then(clean_name);
+        let of = |factor: &Option<Factor>| factor.as_ref().and_then(|factor| factor.of(metric));
+        let (scale, offset) = (of(scale), of(offset));
+        let unit = units.get(&**metric).cloned();
+        let plan = name.map(|name| {
+            let unit = unit.and_then(|unit| self.unit(&unit.into()));
+            Plan { name, unit, scale, offset }
+        });
+        if self.plans.len() < MAX_SERIES {
+            self.plans.insert(Arc::clone(metric), plan.clone());
         }
-        name
+        plan
     }
 
-    fn unit(&mut self, said: Option<&Arc<str>>, metric: &str) -> Option<Arc<str>> {
-        let configured = self.rules.units.get(metric).map(String::as_str);
-        let spelled = configured.or(said.map(|unit| &**unit))?;
+    /// Spells a unit canonically; what cannot be one is none.
+    fn unit(&mut self, spelled: &Arc<str>) -> Option<Arc<str>> {
         if let Some(known) = self.units.get(spelled) {
             return known.clone();
         }
@@ -189,25 +211,9 @@ impl Normalizer {
         let good = !canonical.is_empty() && is_clean(&canonical, MAX_UNIT_BYTES);
         let unit: Option<Arc<str>> = good.then(|| canonical.as_ref().into());
         if self.units.len() < MAX_SERIES {
-            self.units.insert(spelled.into(), unit.clone());
+            self.units.insert(Arc::clone(spelled), unit.clone());
         }
         unit
-    }
-
-    fn scaled(&self, value: Value, metric: &str) -> Option<Value> {
-        let scale = self.rules.scale.as_ref().and_then(|scale| scale.of(metric));
-        let offset = self.rules.offset.as_ref().and_then(|offset| offset.of(metric));
-        if scale.is_none() && offset.is_none() {
-            return Some(value);
-        }
-        let Some(number) = value.as_f64() else { return Some(value) };
-        let (scale, offset) = (scale.unwrap_or(1.0), offset.unwrap_or(0.0));
-        // What decimals can say exactly has no digits of the machine's behind them.
-        let decimals = (decimals(number) + decimals(scale)).max(decimals(offset));
-        let raw = number * scale + offset;
-        let power = 10_f64.powi(i32::try_from(decimals).unwrap_or(i32::MAX));
-        let rounded = (raw * power).round() / power;
-        Value::finite(if decimals <= 12 && rounded.is_finite() { rounded } else { raw })
     }
 
     fn is_worth_sending(&mut self, reading: &Reading, now: UnixMillis) -> bool {
@@ -229,6 +235,19 @@ impl Normalizer {
         }
         true
     }
+}
+
+fn scaled(value: Value, scale: Option<f64>, offset: Option<f64>) -> Option<Value> {
+    let Some(number) = value.as_f64().filter(|_| scale.is_some() || offset.is_some()) else {
+        return Some(value);
+    };
+    let (scale, offset) = (scale.unwrap_or(1.0), offset.unwrap_or(0.0));
+    // What decimals can say exactly has no digits of the machine's behind them.
+    let decimals = (decimals(number) + decimals(scale)).max(decimals(offset));
+    let raw = number * scale + offset;
+    let power = 10_f64.powi(i32::try_from(decimals).unwrap_or(i32::MAX));
+    let rounded = (raw * power).round() / power;
+    Value::finite(if decimals <= MAX_DECIMALS && rounded.is_finite() { rounded } else { raw })
 }
 
 fn moved(band: Deadband, from: &Value, to: &Value) -> bool {
@@ -253,12 +272,14 @@ fn covers(pattern: &str, metric: &str) -> bool {
     }
 }
 
-/// Makes a name that a message may hold: without control characters, and not too long.
-fn clean_name(name: &str) -> Option<Arc<str>> {
+/// Makes a name that a message may hold: without control characters. One that is too long is
+/// refused: cut, it could be the name of another.
+fn clean_name(name: Arc<str>) -> Option<Arc<str>> {
+    if is_name(&name) {
+        return Some(name);
+    }
     let clean: String = name.chars().filter(|letter| !letter.is_control()).collect();
-    let end = clean.floor_char_boundary(MAX_NAME_BYTES);
-    let clean = clean.get(..end).unwrap_or_default();
-    (!clean.is_empty()).then(|| clean.into())
+    is_name(&clean).then(|| clean.into())
 }
 
 #[cfg(test)]
@@ -271,7 +292,7 @@ mod tests {
 
     fn sample(metric: &str, value: f64, unit: Option<&str>) -> Sample {
         let unit = unit.map(Arc::from);
-        Sample { device: None, metric: metric.into(), value: Value::Float(value), unit, at: None }
+        Sample { device: None, metric: metric.into(), value: Value::Float(value), unit, at: None, received: None }
     }
 
     fn check(rules: &str, input: (&str, f64, Option<&str>), expected: Option<&str>) {
@@ -296,7 +317,36 @@ mod tests {
         check("scale = 0.1", ("t", 235.0, None), Some("t 23.5 -"));
         check("scale = 0.01\noffset = -0.3", ("t", 2149.0, None), Some("t 21.19 -"));
         check("scale = { u = 0.001 }", ("t", 5.0, None), Some("t 5.0 -"));
+        check("scale = { t = 10.0 }\nrename = { t = \"u\" }", ("t", 0.7, None), Some("u 7.0 -"));
+        check("units = { t = \"K\" }", ("t", 1.0, Some("C")), Some("t 1.0 K"));
+        check("", ("t", 1.0, Some("\u{7}")), Some("t 1.0 -"));
         check("", ("\u{7}bell", 1.0, None), Some("bell 1.0 -"));
+        check("", (&"x".repeat(129), 1.0, None), None);
+    }
+
+    #[test]
+    fn a_reading_has_the_best_time_there_is() {
+        let mut normalizer = normalizer("");
+        let mut check = |at: Option<i64>, received: Option<i64>, expected| {
+            let (at, received) = (at.map(UnixMillis), received.map(UnixMillis));
+            let sample = Sample { at, received, ..sample("t", 1.0, None) };
+            let reading = normalizer.reading(sample, UnixMillis(9)).unwrap();
+            assert_eq!((reading.timestamp.0, reading.time_source), expected);
+        };
+        check(None, None, (9, TimeSource::Receive));
+        check(None, Some(5), (5, TimeSource::Receive));
+        check(Some(3), Some(5), (3, TimeSource::Device));
+    }
+
+    #[test]
+    fn texts_that_no_message_may_hold_are_held_back() {
+        let mut held_back = HeldBack::default();
+        let texts = ["ok".into(), "a\u{1b}[31m".into(), "x".repeat(MAX_TEXT_BYTES + 1)];
+        let samples = texts.map(|text| {
+            Sample { value: Value::Text(text.into()), ..sample("t", 1.0, None) }
+        });
+        let readings = normalizer("").readings(samples, UnixMillis(0), &mut held_back);
+        assert_eq!((readings.len(), held_back), (1, HeldBack(2)));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! `{name}` and `{name:unit}` are values, `*` is anything, a blank is any number of blanks, and the
 //! rest is itself. Matching takes a time in the order of the line's length for each part: each
-//! literal is looked for at its first place only.
+//! literal is looked for at its first place only. A value with a unit is a number; any other may be
+//! a word, which ends at a blank or where the pattern goes on.
 
 use std::sync::Arc;
 
 use valtronics_protocol::{reading::is_name, value::Value};
 
-use super::{Context, Outcome, Sample};
+use super::{Context, Outcome, Sample, is_nothing, kv};
 
 /// A pattern of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +109,8 @@ impl Pattern {
 
     fn read(&self, line: &str, context: &mut Context, out: &mut Vec<Sample>) -> Option<()> {
         let (mut rest, mut skip) = (line, false);
-        for part in &self.0 {
+        let mut parts = self.0.iter().peekable();
+        while let Some(part) = parts.next() {
             match part {
                 Part::Anything => skip = true,
                 Part::Blanks if skip => {}
@@ -119,19 +121,25 @@ impl Pattern {
                     skip = false;
                 }
                 Part::Value(name, unit) => {
-                    if skip {
-                        rest = rest.get(rest.find(|c: char| !c.is_whitespace())?..)?;
-                        skip = false;
+                    if std::mem::take(&mut skip) {
+                        let number = rest.find(|c: char| c.is_ascii_digit());
+                        let number = number.map(|at| signed(rest, at));
+                        rest = rest.get(number.or_else(|| rest.find(|c| c != ' '))?..)?;
                     }
-                    let end = value_end(rest);
-                    let (text, after) = rest.split_at(end);
+                    let next = match parts.peek() {
+                        Some(Part::Literal(literal)) => &**literal,
+                        Some(_) | None => " ",
+                    };
+                    let (text, after) = rest.split_at(value_end(rest, next));
                     rest = after;
                     if text.is_empty() {
                         return None;
                     }
-                    if let Some(value) = value(text) {
+                    let number = Value::parse_number(text);
+                    let word = || (unit.is_none() && !is_nothing(text)).then(|| text.into());
+                    if let Some(value) = number.or_else(|| word().map(Value::Text)) {
                         let (metric, unit) = (context.name(name), unit.clone());
-                        out.push(Sample { device: None, metric, value, unit, at: None });
+                        out.push(context.sample(metric, value, unit));
                     }
                 }
             }
@@ -140,19 +148,19 @@ impl Pattern {
     }
 }
 
-/// A value ends where a number ends, or else where a word does.
-fn value_end(text: &str) -> usize {
-    let number = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '+' | '-' | '.')));
-    let number = number.unwrap_or(text.len());
+/// Returns where the number begins whose first digit stands at `digit`.
+fn signed(text: &str, digit: usize) -> usize {
+    let before = text.get(..digit).unwrap_or_default();
+    before.trim_end_matches('.').trim_end_matches(['+', '-']).len()
+}
+
+/// A value ends where a number ends, or else where a word does: at `next`, at the latest.
+fn value_end(text: &str, next: &str) -> usize {
+    let number = kv::number_end(text);
     if text.get(..number).is_some_and(|text| Value::parse_number(text).is_some()) {
         return number;
     }
-    text.find(|c: char| c.is_whitespace() || matches!(c, ',' | ';')).unwrap_or(text.len())
-}
-
-fn value(text: &str) -> Option<Value> {
-    if ["nan", "null", "---"].contains(&&*text.to_ascii_lowercase()) {
-        return None;
-    }
-    Some(Value::parse_number(text).unwrap_or_else(|| Value::Text(text.into())))
+    let word = text.find(|c: char| c.is_whitespace() || matches!(c, ',' | ';'));
+    let word = word.unwrap_or(text.len());
+    text.find(next).map_or(word, |next| next.min(word))
 }

@@ -1,8 +1,10 @@
 //! Topic templates: `plant/{site}/{device}/{metric}`.
 //!
 //! `{device}` and `{metric}` name what they stand for; any other name is a level of no meaning, as
-//! `+` is. `#` at the end is any number of levels. A template without `{device}` gives the
-//! source's name to its device.
+//! `+` is. So two sites must not have devices of one name: then they need templates of their own
+//! (`plant/north/{device}/{metric}` under a source called north). `#` at the end is any number of
+//! levels, and `{metric...}` is as well, but names the metric. A template without `{device}` gives
+//! the source's name to its device.
 
 use valtronics_protocol::reading::is_name;
 
@@ -17,6 +19,7 @@ enum Level {
     Metric,
     Any,
     Rest,
+    Metrics,
 }
 
 /// What a topic says.
@@ -34,13 +37,16 @@ impl std::str::FromStr for Template {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut levels = Vec::new();
         for level in text.split('/') {
-            if levels.last() == Some(&Level::Rest) {
-                return Err("# stands at the end only".into());
+            match levels.last() {
+                Some(Level::Rest) => return Err("# stands at the end only".into()),
+                Some(Level::Metrics) => return Err("{metric...} stands at the end only".into()),
+                _ => {}
             }
             let name = level.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
             let part = match (name, level) {
                 (Some("device"), _) => Level::Device,
                 (Some("metric"), _) => Level::Metric,
+                (Some("metric..."), _) => Level::Metrics,
                 (Some(name), _) if is_name(name) && !name.contains(['{', '}']) => Level::Any,
                 (None, "+") => Level::Any,
                 (None, "#") => Level::Rest,
@@ -49,7 +55,9 @@ impl std::str::FromStr for Template {
                 }
                 _ => return Err(format!("`{level}` is no level of a topic such as a/{{device}}/b")),
             };
-            if matches!(part, Level::Device | Level::Metric) && levels.contains(&part) {
+            let is_second = levels.contains(&part)
+                || (part == Level::Metrics && levels.contains(&Level::Metric));
+            if is_second && matches!(part, Level::Device | Level::Metric | Level::Metrics) {
                 return Err(format!("`{level}` stands twice"));
             }
             levels.push(part);
@@ -65,7 +73,7 @@ impl Template {
         let level = |level: &Level| match level {
             Level::Literal(literal) => literal.to_string(),
             Level::Device | Level::Metric | Level::Any => "+".into(),
-            Level::Rest => "#".into(),
+            Level::Rest | Level::Metrics => "#".into(),
         };
         self.0.iter().map(level).collect::<Vec<_>>().join("/")
     }
@@ -74,19 +82,28 @@ impl Template {
     #[must_use]
     pub fn read<'t>(&self, topic: &'t str) -> Option<Captures<'t>> {
         let mut captures = Captures { device: None, metric: None };
-        let mut levels = topic.split('/');
+        let mut rest = Some(topic);
         for part in &self.0 {
-            if *part == Level::Rest {
-                return Some(captures);
+            match part {
+                Level::Rest => return Some(captures),
+                Level::Metrics => {
+                    captures.metric = rest;
+                    return Some(captures);
+                }
+                Level::Literal(_) | Level::Any | Level::Device | Level::Metric => {}
             }
-            let level = levels.next()?;
+            let (level, left) = match rest?.split_once('/') {
+                Some((level, left)) => (level, Some(left)),
+                None => (rest?, None),
+            };
+            rest = left;
             match part {
                 Level::Literal(literal) if **literal != *level => return None,
-                Level::Literal(_) | Level::Any | Level::Rest => {}
+                Level::Literal(_) | Level::Any | Level::Rest | Level::Metrics => {}
                 Level::Device => captures.device = Some(level),
                 Level::Metric => captures.metric = Some(level),
             }
         }
-        levels.next().is_none().then_some(captures)
+        rest.is_none().then_some(captures)
     }
 }

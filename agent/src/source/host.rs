@@ -101,7 +101,8 @@ fn look(system: &mut System, disk_of: &std::path::Path) -> Vec<Sample> {
     ];
     let sample = |(metric, value, unit): (&str, Option<Value>, Option<&str>)| {
         let unit = unit.map(Arc::from);
-        Some(Sample { device: None, metric: metric.into(), value: value?, unit, at: None })
+        let (metric, value) = (metric.into(), value?);
+        Some(Sample { device: None, metric, value, unit, at: None, received: None })
     };
     figures.into_iter().filter_map(sample).collect()
 }
