@@ -4,12 +4,7 @@
 //! ids, `alert_id` and `seq` are given inside the transaction, so a commit that fails leaves no
 //! hole. Deliberately not here: who asks, when, and what a reading means.
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use rusqlite::{Connection, Transaction, params};
 use valtronics_protocol::{
@@ -34,9 +29,9 @@ mod restore;
 mod schema;
 
 pub use error::StoreError;
+use registry::Registry;
 pub use registry::{RegisterError, Registered, RegistryLimits};
 pub use restore::Restored;
-use registry::Registry;
 
 /// For how long events are kept (programs, `[history]`).
 const KEEP_EVENTS: Duration = Duration::from_secs(365 * 86_400);
@@ -87,7 +82,8 @@ impl Store {
         let counters = Counters {
             alert_seq: restored.alert_seq.0,
             device_seq: restored.device_seq.0,
-            alert_id: db.query_row("SELECT ifnull(max(id), 0) FROM alerts", [], |row| row.get(0))?,
+            alert_id: db
+                .query_row("SELECT ifnull(max(id), 0) FROM alerts", [], |row| row.get(0))?,
         };
         let open_alerts = restored.open_alerts.iter().map(|open| {
             let CommittedAlert { alert, had, .. } = open;
@@ -149,7 +145,12 @@ impl Store {
                     events.push(write_status(&transaction, draft, &mut changes.counters)?);
                 }
                 EventDraft::Alert(draft) => {
-                    events.extend(write_alert(&transaction, draft, &self.open_alerts, &mut changes)?);
+                    events.extend(write_alert(
+                        &transaction,
+                        draft,
+                        &self.open_alerts,
+                        &mut changes,
+                    )?);
                 }
             }
         }
@@ -172,7 +173,9 @@ impl Store {
         let upto: i64 =
             self.db.query_row("SELECT ifnull(max(id), 0) FROM journal", [], |row| row.get(0))?;
         self.db
-            .prepare_cached("INSERT OR REPLACE INTO last_values (one, upto, rows) VALUES (1, ?1, ?2)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO last_values (one, upto, rows) VALUES (1, ?1, ?2)",
+            )?
             .execute(params![upto, journal::encode(rows)])?;
         Ok(())
     }
@@ -193,11 +196,6 @@ impl Store {
         transaction.commit()?;
         self.db.execute_batch("PRAGMA incremental_vacuum(1000)")?;
         Ok(deleted == PRUNED_AT_ONCE)
-    }
-
-    #[cfg(test)]
-    fn limit_pages(&self, pages: u32) {
-        self.db.pragma_update(None, "max_page_count", pages).unwrap();
     }
 }
 
@@ -262,12 +260,12 @@ fn write_status(
         snapshot: false,
     };
     write_event(transaction, Channel::Devices, update.seq, draft.at, &update, None)?;
-    transaction
-        .prepare_cached("UPDATE devices SET status = ?2 WHERE id = ?1")?
-        .execute(params![
+    transaction.prepare_cached("UPDATE devices SET status = ?2 WHERE id = ?1")?.execute(
+        params![
             draft.device.0.cast_signed(),
             serde_json::to_string(&update).expect("our messages have text keys only")
-        ])?;
+        ],
+    )?;
     Ok(CommittedEvent::Status(update))
 }
 
@@ -287,8 +285,7 @@ fn write_alert(
     if known.is_none() && resolved {
         return Ok(None);
     }
-    let announces =
-        !resolved && known.as_ref().is_none_or(|known| draft.severity > known.severity);
+    let announces = !resolved && known.as_ref().is_none_or(|known| draft.severity > known.severity);
     let id = match &known {
         Some(known) => known.id,
         None => {
@@ -298,29 +295,8 @@ fn write_alert(
     };
     changes.counters.alert_seq += 1;
     let had = known.map_or_else(Severities::default, |known| known.had).with(draft.severity);
-    let committed = CommittedAlert {
-        alert: Alert {
-            channel: Some(Channel::Alerts),
-            alert_id: id,
-            device_id: draft.key.device,
-            severity: draft.severity,
-            title: Arc::clone(&draft.title),
-            message: Arc::clone(&draft.message),
-            timestamp: draft.at,
-            metadata: AlertMetadata {
-                threshold_value: draft.threshold.clone(),
-                actual_value: draft.actual.clone(),
-                metric: Arc::clone(&draft.key.metric),
-                rule: Arc::clone(&draft.key.rule),
-            },
-            alert_type: Arc::clone(&draft.alert_type),
-            status: draft.status,
-            seq: Seq(changes.counters.alert_seq),
-            snapshot: false,
-        },
-        announces,
-        had,
-    };
+    let seq = Seq(changes.counters.alert_seq);
+    let committed = CommittedAlert { alert: numbered(draft, id, seq), announces, had };
     let alert = &committed.alert;
     write_event(transaction, Channel::Alerts, alert.seq, draft.at, alert, Some(&committed))?;
     transaction
@@ -338,4 +314,27 @@ fn write_alert(
     let open = (!resolved).then_some(OpenAlert { id, severity: draft.severity, had });
     changes.alerts.push((draft.key.clone(), open));
     Ok(Some(CommittedEvent::Alert(committed)))
+}
+
+/// Makes the message of a transition.
+fn numbered(draft: &AlertDraft, alert_id: AlertId, seq: Seq) -> Alert {
+    Alert {
+        channel: Some(Channel::Alerts),
+        alert_id,
+        device_id: draft.key.device,
+        severity: draft.severity,
+        title: Arc::clone(&draft.title),
+        message: Arc::clone(&draft.message),
+        timestamp: draft.at,
+        metadata: AlertMetadata {
+            threshold_value: draft.threshold.clone(),
+            actual_value: draft.actual.clone(),
+            metric: Arc::clone(&draft.key.metric),
+            rule: Arc::clone(&draft.key.rule),
+        },
+        alert_type: Arc::clone(&draft.alert_type),
+        status: draft.status,
+        seq,
+        snapshot: false,
+    }
 }

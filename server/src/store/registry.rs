@@ -81,8 +81,9 @@ impl Registry {
                 gateway: row.get(3)?,
             }));
         }
-        let mut metrics =
-            db.prepare("SELECT device, position, name, unit FROM metrics ORDER BY device, position")?;
+        let mut metrics = db.prepare(
+            "SELECT device, position, name, unit FROM metrics ORDER BY device, position",
+        )?;
         let mut rows = metrics.query([])?;
         while let Some(row) = rows.next()? {
             registry.apply(RegistryChange::Metric(RegisteredMetric {
@@ -135,7 +136,9 @@ impl Registry {
             }
             RegistryChange::Metric(RegisteredMetric { device, index, name, unit }) => {
                 let at = usize::try_from(device.0 - 1).expect("ids are few");
-                let Some(device) = self.devices.get_mut(at) else { return };
+                let Some(device) = self.devices.get_mut(at) else {
+                    return;
+                };
                 match device.units.get_mut(index.0 as usize) {
                     Some(known) => *known = unit,
                     None => device.units.push(unit),
@@ -159,9 +162,9 @@ impl Registry {
         let mut named = Vec::with_capacity(wanted.len());
         for Wanted { device, metrics } in wanted {
             let id = registering.device(sub, device, gateway, limits)?;
-            let indices = metrics.iter().map(|(name, unit)| {
-                registering.metric(id, name, unit.as_deref(), limits)
-            });
+            let indices = metrics
+                .iter()
+                .map(|(name, unit)| registering.metric(id, name, unit.as_deref(), limits));
             let indices = indices.collect::<Result<_, _>>()?;
             named.push(Named { id, indices });
         }

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use valtronics_protocol::{
-    event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis,
-};
+use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis};
 
 use super::{RING, StoreError, journal, registry::Registry};
 use crate::commit::{
@@ -89,7 +87,8 @@ fn statuses(db: &Connection) -> Result<Vec<DeviceStatusUpdate>, StoreError> {
 }
 
 fn open_alerts(db: &Connection) -> Result<Vec<CommittedAlert>, StoreError> {
-    let mut statement = db.prepare("SELECT json, had FROM alerts WHERE NOT resolved ORDER BY id")?;
+    let mut statement =
+        db.prepare("SELECT json, had FROM alerts WHERE NOT resolved ORDER BY id")?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
     rows.map(|row| {
         let (json, had) = row?;
