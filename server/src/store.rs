@@ -22,10 +22,10 @@ mod schema;
 mod tests;
 
 pub use error::StoreError;
-pub use registry::{RegisterError, Registered, RegistryLimits};
-pub use restore::Restored;
 use events::{Numbering, Positions};
 use registry::Registry;
+pub use registry::{RegisterError, Registered, RegistryLimits};
+pub use restore::Restored;
 
 /// The store.
 #[derive(Debug)]

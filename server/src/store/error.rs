@@ -14,7 +14,9 @@ pub enum StoreError {
     #[error("{}: another server uses this data directory", .0.display())]
     Locked(PathBuf),
     /// A newer version made the file.
-    #[error("the data directory was made by a newer version (format {found}, this one knows {known})")]
+    #[error(
+        "the data directory was made by a newer version (format {found}, this one knows {known})"
+    )]
     Newer {
         /// The format that was found.
         found: u32,

@@ -255,7 +255,9 @@ mod tests {
 
     #[test]
     fn doubles_stay_exact() {
-        for number in [0.0, -0.0, 23.5, 0.1, 21.57, 1e300, f64::MIN_POSITIVE, MAX_EXACT, 1e-6, -7.25] {
+        for number in
+            [0.0, -0.0, 23.5, 0.1, 21.57, 1e300, f64::MIN_POSITIVE, MAX_EXACT, 1e-6, -7.25]
+        {
             let rows = [row(1, 0, 0, Value::Float(number))];
             assert_eq!(exact(&decode(&encode(&rows)).unwrap()), exact(&rows));
         }

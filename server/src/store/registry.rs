@@ -81,8 +81,9 @@ impl Registry {
                 gateway: row.get(3)?,
             }));
         }
-        let mut metrics =
-            db.prepare("SELECT device, position, name, unit FROM metrics ORDER BY device, position")?;
+        let mut metrics = db.prepare(
+            "SELECT device, position, name, unit FROM metrics ORDER BY device, position",
+        )?;
         let mut rows = metrics.query([])?;
         while let Some(row) = rows.next()? {
             registry.apply(RegistryChange::Metric(RegisteredMetric {
@@ -159,9 +160,9 @@ impl Registry {
         let mut named = Vec::with_capacity(wanted.len());
         for Wanted { device, metrics } in wanted {
             let id = registering.device(sub, device, gateway, limits)?;
-            let indices = metrics.iter().map(|(name, unit)| {
-                registering.metric(id, name, unit.as_deref(), limits)
-            });
+            let indices = metrics
+                .iter()
+                .map(|(name, unit)| registering.metric(id, name, unit.as_deref(), limits));
             let indices = indices.collect::<Result<_, _>>()?;
             named.push(Named { id, indices });
         }

@@ -38,10 +38,7 @@ pub struct Restored {
     pub last_values: Vec<Row>,
 }
 
-pub(super) fn load(
-    db: &Connection,
-    registry: &Registry,
-) -> Result<Restored, StoreError> {
+pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, StoreError> {
     let last_seq = |channel: Channel| -> Result<Seq, StoreError> {
         let sql = "SELECT ifnull(max(seq), 0) FROM events WHERE channel = ?1";
         let seq: i64 = db.query_row(sql, [channel as u8], |row| row.get(0))?;
@@ -86,7 +83,8 @@ fn statuses(db: &Connection) -> Result<Vec<DeviceStatusUpdate>, StoreError> {
 }
 
 fn open_alerts(db: &Connection) -> Result<Vec<CommittedAlert>, StoreError> {
-    let mut statement = db.prepare("SELECT json, had FROM alerts WHERE NOT resolved ORDER BY id")?;
+    let mut statement =
+        db.prepare("SELECT json, had FROM alerts WHERE NOT resolved ORDER BY id")?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
     rows.map(|row| {
         let (json, had) = row?;

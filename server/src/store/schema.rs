@@ -15,7 +15,8 @@ use super::StoreError;
 const APPLICATION_ID: u32 = 0x5661_6c74;
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
     CREATE TABLE devices (
@@ -71,12 +72,14 @@ const MIGRATIONS: [&str; 2] = ["
     );
     CREATE INDEX open_alerts ON alerts (id) WHERE NOT resolved;
     CREATE TABLE rules (name TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
-", "
+",
+    "
     CREATE INDEX journal_by_receipt ON journal (received_at);
     ALTER TABLE alerts ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
     UPDATE alerts SET seq = json ->> '$.seq';
     CREATE INDEX resolved_alerts ON alerts (seq) WHERE resolved;
-"];
+",
+];
 
 /// Makes the data directory and holds it for this process alone.
 pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {

@@ -1,10 +1,6 @@
 //! The store against a real file: what comes back, and what a failure leaves.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
-    process::{Command, Stdio},
-};
+use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::TempDir;
 use valtronics_protocol::{
@@ -18,6 +14,7 @@ use crate::commit::{
     AlertDraft, AlertKey, CommittedEvent, EventDraft, Lane, MetricIndex, Severities, StatusDraft,
 };
 
+mod failures;
 mod names;
 
 const NOW: UnixMillis = UnixMillis(1_704_110_400_000);
@@ -95,10 +92,6 @@ fn had(severities: &[Severity]) -> Severities {
 fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
     rows.sort_by_key(|row| (row.device, row.metric));
     rows
-}
-
-fn limit_pages(store: &Store, pages: u32) {
-    store.db.pragma_update(None, "max_page_count", pages).unwrap();
 }
 
 fn rows_of(store: &Store, table: &str) -> u64 {
@@ -227,42 +220,6 @@ fn numbers_only_grow() {
 }
 
 #[test]
-fn a_full_disk_leaves_no_hole() {
-    let dir = TempDir::new().unwrap();
-    let (mut store, _) = Store::open(dir.path()).unwrap();
-    names::register(&mut store, "gw", &[("boiler", &[])]).unwrap();
-    // Noise, which cannot be packed into the pages that there are.
-    let noise = |n: i64| n.wrapping_mul(0x5851_F42D_4C95_7F2D).rotate_left(17).wrapping_mul(n | 1);
-    let commit = Commit {
-        readings: (0..20_000).map(|n| reading(0, n, noise(n))).collect(),
-        queues: vec![number(Lane::Readings, 9)],
-        events: vec![status(NOW), alert("hot", AlertStatus::Active, Severity::Info)],
-        ..Commit::default()
-    };
-    limit_pages(&store, 1);
-    for _ in 0..3 {
-        assert!(matches!(store.commit(&commit), Err(StoreError::DiskFull)));
-    }
-    // The limit holds for names too: what comes into being takes a page at some time.
-    let failed = (0..).find_map(|n| {
-        let name = format!("{n:0>1000}");
-        names::register(&mut store, "gw", &[(&name, &[])]).err().map(|error| (n, error))
-    });
-    let (n, error) = failed.unwrap();
-    assert!(matches!(error, RegisterError::Store(StoreError::DiskFull)), "{error}");
-    limit_pages(&store, u32::MAX - 1);
-    let named = names::register(&mut store, "gw", &[("after", &[])]).unwrap().named;
-    assert_eq!(named[0].id, DeviceId(2 + n));
-    let committed = store.commit(&commit).unwrap();
-    assert_eq!(seqs(&committed.events), [1, 1]);
-    assert_eq!(shown(&committed.events), [(1, 1, true, had(&[Severity::Info]))]);
-    drop(store);
-    let (_, restored) = Store::open(dir.path()).unwrap();
-    assert_eq!(restored.queues, [number(Lane::Readings, 9)]);
-    assert_eq!(restored.last_values, commit.readings[19_999..]);
-}
-
-#[test]
 fn the_newest_value_comes_back() {
     let dir = TempDir::new().unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();
@@ -281,16 +238,6 @@ fn the_newest_value_comes_back() {
     store.db.execute("UPDATE journal SET rows = x'00' WHERE id = 1", []).unwrap();
     drop(store);
     assert_eq!(sorted(Store::open(dir.path()).unwrap().1.last_values), expected);
-}
-
-#[test]
-fn damage_is_told() {
-    let dir = TempDir::new().unwrap();
-    let (mut store, _) = Store::open(dir.path()).unwrap();
-    store.commit(&readings(NOW, vec![reading(0, 1, 1)])).unwrap();
-    store.db.execute("UPDATE journal SET rows = substr(rows, 1, length(rows) - 1)", []).unwrap();
-    drop(store);
-    assert!(matches!(Store::open(dir.path()), Err(StoreError::Damaged(_))));
 }
 
 #[test]
@@ -342,24 +289,25 @@ fn old_events_go_and_their_numbers_are_not_used_again() {
         status(NOW),
         alert_at("late", Active, Severity::Info, years(1)),
         alert_at("late", Resolved, Severity::Info, years(1)),
+        alert_at("open", Active, Severity::Info, years(1)),
     ];
     store.commit(&events(drafts)).unwrap();
     assert!(!store.prune(DAY, years(1)).unwrap());
     drop(store);
     let (mut store, restored) = Store::open(dir.path()).unwrap();
-    assert_eq!(seqs(&restored.alerts), [4, 5]);
+    assert_eq!(seqs(&restored.alerts), [4, 5, 6]);
     assert_eq!(seqs(&restored.devices), [2, 3]);
     assert_eq!(restored.open_alerts.len(), 1);
     assert_eq!(rows_of(&store, "alerts"), 2);
     assert!(!store.prune(DAY, years(9)).unwrap());
     drop(store);
     let (mut store, restored) = Store::open(dir.path()).unwrap();
-    assert_eq!(seqs(&restored.alerts), [5]);
+    assert_eq!(seqs(&restored.alerts), [6]);
     assert_eq!(seqs(&restored.devices), [3]);
     let drafts = vec![status(NOW), alert("new", Active, Severity::Info)];
     let committed = store.commit(&events(drafts)).unwrap();
-    assert_eq!(seqs(&committed.events), [4, 6]);
-    assert_eq!(shown(&committed.events), [(4, 6, true, had(&[Severity::Info]))]);
+    assert_eq!(seqs(&committed.events), [4, 7]);
+    assert_eq!(shown(&committed.events), [(4, 7, true, had(&[Severity::Info]))]);
 }
 
 #[test]
@@ -394,72 +342,16 @@ fn files_of_others_are_refused() {
 #[test]
 fn an_older_file_is_brought_up_to_date() {
     let dir = TempDir::new().unwrap();
-    schema::migrate_to(dir.path(), 1).unwrap().execute_batch(
-        r#"INSERT INTO alerts VALUES (1, 0, 1, '{"alert_id":1,"device_id":1,"severity":"info",
+    schema::migrate_to(dir.path(), 1)
+        .unwrap()
+        .execute_batch(
+            r#"INSERT INTO alerts VALUES (1, 0, 1, '{"alert_id":1,"device_id":1,"severity":"info",
            "title":"","message":"","timestamp":"2024-01-01T12:00:00Z","seq":3,
            "metadata":{"threshold_value":null,"actual_value":null}}')"#,
-    )
-    .unwrap();
+        )
+        .unwrap();
     let (store, restored) = Store::open(dir.path()).unwrap();
     assert_eq!(restored.open_alerts.len(), 1);
     let seq: u64 = store.db.query_row("SELECT seq FROM alerts", [], |row| row.get(0)).unwrap();
     assert_eq!(seq, 3);
-}
-
-/// Names the data directory of the process that is to be killed.
-const DIR: &str = "STORE_TEST_DIR";
-
-/// Commits and says so until it is killed.
-#[test]
-#[ignore = "runs in a process of its own, started by the test below"]
-fn commits_for_ever() {
-    let Some(dir) = std::env::var_os(DIR) else { return };
-    let (mut store, restored) = Store::open(Path::new(&dir)).unwrap();
-    if restored.names.is_empty() {
-        names::register(&mut store, "gw", &[("boiler", &[])]).unwrap();
-    }
-    let from = restored.queues.first().map_or(0, |(_, number)| *number);
-    for n in from + 1.. {
-        let commit = Commit {
-            received_at: NOW,
-            readings: vec![reading(0, n.cast_signed(), n.cast_signed())],
-            queues: vec![number(Lane::Readings, n)],
-            events: vec![status(NOW)],
-            rules: Vec::new(),
-        };
-        store.commit(&commit).unwrap();
-        println!("committed {n}");
-    }
-}
-
-#[test]
-fn a_kill_loses_nothing_that_was_committed() {
-    let dir = TempDir::new().unwrap();
-    let mut before = 0;
-    for _ in 0..3 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "store::tests::commits_for_ever", "--ignored", "--nocapture"])
-            .env(DIR, dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut told = 0;
-        let said = |line: std::io::Result<String>| line.ok()?.strip_prefix("committed ")?.parse().ok();
-        while told < before + 20 {
-            told = said(lines.next().expect("it commits until it is killed")).unwrap_or(told);
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        told = lines.filter_map(said).last().unwrap_or(told);
-        let (_, restored) = Store::open(dir.path()).unwrap();
-        let [(_, reached)] = restored.queues[..] else { panic!("one numbering") };
-        // The kill may come between a commit and its being told.
-        assert!(reached == told || reached == told + 1, "{reached} after {told}");
-        assert_eq!(restored.device_seq.0, reached);
-        assert_eq!(seqs(&restored.devices), (1..=reached).collect::<Vec<_>>());
-        let last = reached.cast_signed();
-        assert_eq!(restored.last_values, [reading(0, last, last)]);
-        before = reached;
-    }
 }

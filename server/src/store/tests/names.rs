@@ -55,20 +55,24 @@ fn names_get_numbers_in_their_order() {
     // Who asks for what, the numbers, and what it changes.
     type Step<'a> = (&'a str, &'a [Device<'a>], Vec<Named>, &'a [&'a str]);
     let steps: [Step<'_>; 9] = [
-        ("a", &[("boiler", &[t_c, h])], vec![named(1, &[0, 1])], &[
-            "1 a/boiler",
-            "1.0 t [°C]",
-            "1.1 h []",
-        ]),
+        (
+            "a",
+            &[("boiler", &[t_c, h])],
+            vec![named(1, &[0, 1])],
+            &["1 a/boiler", "1.0 t [°C]", "1.1 h []"],
+        ),
         ("a", &[("boiler", &[h, t])], vec![named(1, &[1, 0])], &[]),
         ("a", &[("boiler", &[t_c])], vec![named(1, &[0])], &[]),
         ("b", &[("boiler", &[w])], vec![named(2, &[0])], &["2 b/boiler", "2.0 w [W]"]),
         ("a", &[("boiler", &[t_k])], vec![named(1, &[0])], &["1.0 t [K]"]),
         ("a", &[("boiler", &[t])], vec![named(1, &[0])], &[]),
         // Within one message, as they stand; a repeat is no second one.
-        ("a", &[("x", &[t, t_c, h]), ("boiler", &[w]), ("x", &[h])],
+        (
+            "a",
+            &[("x", &[t, t_c, h]), ("boiler", &[w]), ("x", &[h])],
             vec![named(3, &[0, 0, 1]), named(1, &[2]), named(3, &[1])],
-            &["3 a/x", "3.0 t []", "3.0 t [°C]", "3.1 h []", "1.2 w [W]"]),
+            &["3 a/x", "3.0 t []", "3.0 t [°C]", "3.1 h []", "1.2 w [W]"],
+        ),
         ("b", &[("x", &[]), ("y", &[])], vec![named(4, &[]), named(5, &[])], &["4 b/x", "5 b/y"]),
         ("a", &[], vec![], &[]),
     ];
@@ -83,10 +87,17 @@ fn names_get_numbers_in_their_order() {
     drop(store);
     let names = Store::open(dir.path()).unwrap().1.names;
     let expected = [
-        "1 a/boiler", "1.0 t [K]", "1.1 h []", "1.2 w [W]",
-        "2 b/boiler", "2.0 w [W]",
-        "3 a/x", "3.0 t [°C]", "3.1 h []",
-        "4 b/x", "5 b/y",
+        "1 a/boiler",
+        "1.0 t [K]",
+        "1.1 h []",
+        "1.2 w [W]",
+        "2 b/boiler",
+        "2.0 w [W]",
+        "3 a/x",
+        "3.0 t [°C]",
+        "3.1 h []",
+        "4 b/x",
+        "5 b/y",
     ];
     assert_eq!(names.iter().map(told).collect::<Vec<_>>(), expected);
 }
@@ -105,7 +116,8 @@ fn a_device_moves_to_another_gateway() {
     ];
     for (gateway, changes) in steps {
         let gateway = gateway.map(Arc::from);
-        let registered = store.register(&"a".into(), gateway.as_ref(), &asked, LIMITS, NOW).unwrap();
+        let registered =
+            store.register(&"a".into(), gateway.as_ref(), &asked, LIMITS, NOW).unwrap();
         assert_eq!(registered.named, [named(1, &[])]);
         assert_eq!(registered.changes.iter().map(told).collect::<Vec<_>>(), changes);
     }
