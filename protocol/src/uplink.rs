@@ -136,12 +136,13 @@ pub struct Welcome {
     /// The scopes that the token came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
-    /// The last reading's number that is committed; absent when there is none.
+    /// The last reading's number that is committed (in the JSON dialect: of any message); null when
+    /// there is none, absent where no queue was named.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_seq: Option<u64>,
-    /// The last status event's number that is committed; absent when there is none.
+    pub last_seq: Option<Option<u64>>,
+    /// The last status event's number that is committed; likewise, and our agent only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_event: Option<u64>,
+    pub last_event: Option<Option<u64>>,
     /// How many bytes of frames may be under way without an acknowledgement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<u64>,

@@ -32,6 +32,9 @@ use crate::{
 
 /// How long connections have to say goodbye when the server stops.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+/// In how many parts, and how far apart, subscribers are told that the server goes away.
+const GOODBYES: u64 = 10;
+const GOODBYE_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 /// What all HTTP intake may have under way: eight of the largest bodies.
 const INTAKE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -69,11 +72,13 @@ pub async fn run(
     let (engine, handle) = Engine::new(parts(restored, &config, file_rules, commits, &sample)?);
     let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
     let (gate, connections) = (Arc::new(gate), TaskTracker::new());
+    let stop = CancellationToken::new();
     let uplinks = Uplinks {
         gate: Arc::clone(&gate),
         engine: handle.clone(),
         store: store.clone(),
         counters: UplinkCounters::default(),
+        stop: stop.clone(),
     };
     let router = http::router(Shared {
         gate: Arc::clone(&gate),
@@ -86,7 +91,7 @@ pub async fn run(
         next_session: 1.into(),
         intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
     });
-    let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
+    let mut tasks = tokio::task::JoinSet::new();
     let within = config.limits.handshake_within;
     let serving = listen::serve(listener, router, within, connections.clone(), stop.clone());
     tasks.spawn(async {
@@ -111,7 +116,11 @@ pub async fn run(
     tracing::info!("stopping");
     stop.cancel();
     connections.close();
-    // Who is told by then that the server goes away may leave by itself.
+    // All at once they would all come back at once.
+    for part in 0..GOODBYES {
+        handle.send(Input::Goodbye { part, parts: GOODBYES }).await?;
+        tokio::time::sleep(GOODBYE_EVERY).await;
+    }
     handle.send(Input::Stop).await?;
     let state = engine.join_next().await.context("the engine is one task")??;
     drop(handle);
@@ -147,13 +156,15 @@ fn parts(
             device: alert.device_id,
             metric: Arc::clone(metric),
         };
-        (key, alert.severity)
+        (key, alert.severity, alert.status)
     });
-    let alerts = Alerts::restore(rules, open.collect());
+    let (mut alerts, mut ended_alerts) = (Alerts::restore(open.collect()), Vec::new());
+    alerts.set_rules(rules, now, &mut ended_alerts);
     let state = state(restored_log(&restored, now), &restored, config, &alerts, now);
     Ok(Parts {
         state,
         alerts,
+        ended_alerts,
         file_rules,
         stored_rules,
         queues: restored.queues,
@@ -202,6 +213,9 @@ fn state(
     }
     for device in state.devices_mut() {
         device.health.set_offline_after(config.devices.offline_after);
+        if device.registered.gateway.is_some() {
+            device.health.gateway_away(now);
+        }
         let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
         for metric in &mut device.metrics {
             metric.rules = alerts.rules_for(&name, &key, &metric.name);

@@ -16,7 +16,7 @@ use valtronics_server::{
 /// Live telemetry, device status and alerts for WebSocket subscribers.
 #[derive(Parser)]
 #[command(name = "valtronics-server", version)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ enum Rules {
 }
 
 /// Why the program ends badly.
-pub enum Failure {
+pub(crate) enum Failure {
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
     /// It failed: exit code 1.
@@ -112,7 +112,7 @@ impl Cli {
     ///
     /// # Errors
     /// When it cannot.
-    pub fn run(self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command.unwrap_or(Command::Run(self.run)) {
             Command::Run(run) => run.run(),
             Command::Check { config } => check(&config),

@@ -1,5 +1,6 @@
-//! The rules of the trade, pure: alert rules, alerts, and the status of devices.
+//! What the server makes of readings, pure: alert rules, alerts, and the status of devices.
 
+pub mod intervals;
 pub mod pattern;
 pub mod rule;
 pub mod alerts;

@@ -19,7 +19,7 @@ use valtronics_protocol::{
 use crate::{
     auth::Claims,
     clock,
-    commit::{Commit, Committed, RegistryChange},
+    commit::{AlertDraft, Commit, Committed, EventDraft, RegistryChange},
     domain::{alerts::Alerts, rule::Rule},
     hub::{Hub, HubLimits, SessionId, SystemSample},
     ingest::{Batch, Ticket},
@@ -42,13 +42,39 @@ pub use queues::{OpenRequest, Opened};
 #[derive(Debug)]
 pub enum Command {
     /// A connection has authenticated.
-    Attach { session: SessionId, outbox: Arc<Outbox>, claims: Claims },
+    Attach {
+        /// Which.
+        session: SessionId,
+        /// Where its messages go.
+        outbox: Arc<Outbox>,
+        /// What its token says.
+        claims: Claims,
+    },
     /// It has a new token.
-    Regrant { session: SessionId, claims: Claims },
+    Regrant {
+        /// Which.
+        session: SessionId,
+        /// What its token says.
+        claims: Claims,
+    },
     /// It subscribes.
-    Subscribe { session: SessionId, subscribe: Subscribe, id: Option<MessageId> },
+    Subscribe {
+        /// Which.
+        session: SessionId,
+        /// What it wants.
+        subscribe: Subscribe,
+        /// What the answer carries back.
+        id: Option<MessageId>,
+    },
     /// It unsubscribes.
-    Unsubscribe { session: SessionId, unsubscribe: Unsubscribe, id: Option<MessageId> },
+    Unsubscribe {
+        /// Which.
+        session: SessionId,
+        /// What it wants no more.
+        unsubscribe: Unsubscribe,
+        /// What the answer carries back.
+        id: Option<MessageId>,
+    },
     /// It has drained its outbox.
     Drained(SessionId),
     /// It has ended.
@@ -75,7 +101,14 @@ pub enum Input {
     /// The store has committed what it was given last.
     Committed(Committed),
     /// A gateway has connected, or its connection has ended.
-    Gateway { sub: Arc<str>, name: Arc<str>, connected: bool },
+    Gateway {
+        /// The subject of its token.
+        sub: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+        /// Whether it has come.
+        connected: bool,
+    },
     /// A connection takes a numbering over.
     OpenQueue(OpenRequest),
     /// The state of the host.
@@ -86,6 +119,13 @@ pub enum Input {
     Rules(RuleEdit),
     /// Somebody wants to look at the state.
     Read(Box<dyn FnOnce(&State, &Alerts) + Send>),
+    /// Tell this part of the subscribers, of so many, that the server goes away.
+    Goodbye {
+        /// Which part, from 0.
+        part: u64,
+        /// Of how many.
+        parts: u64,
+    },
     /// Commit what is left, and end.
     Stop,
 }
@@ -96,6 +136,8 @@ pub struct Parts {
     pub state: State,
     /// The alert engine with its rules and open alerts.
     pub alerts: Alerts,
+    /// Alerts that ended because their rules are gone since the server stopped.
+    pub ended_alerts: Vec<AlertDraft>,
     /// Rules of files: read-only over HTTP.
     pub file_rules: Vec<Rule>,
     /// Rules that were edited over HTTP.
@@ -163,6 +205,7 @@ impl Engine {
         let (commands, commands_rx) = mpsc::channel(handle::COMMANDS);
         let (instant, now) = (clock::instant(), clock::now());
         let gateways = Gateways::restore(parts.state.devices(), now);
+        let events = parts.ended_alerts.into_iter().map(EventDraft::Alert).collect();
         let engine = Self {
             state: parts.state,
             hub: Hub::new(parts.limits),
@@ -176,7 +219,7 @@ impl Engine {
             sample: parts.sample,
             inputs: inputs_rx,
             commands: commands_rx,
-            pending: Commit::default(),
+            pending: Commit { events, ..Commit::default() },
             pending_tickets: Vec::new(),
             committing: None,
             commit_at: instant,
@@ -265,9 +308,8 @@ impl Engine {
             Input::Registered(changes) => self.registered(changes),
             Input::Committed(committed) => self.committed(committed, now),
             Input::Gateway { sub, name, connected } => {
-                let back = self.gateways.set(sub, name, connected, now);
-                if let Some(gateway) = back {
-                    self.gateway_back(&gateway, now);
+                if let Some(gateway) = self.gateways.set(sub, name, connected, now) {
+                    self.gateway_changed(&gateway, connected, now);
                 }
             }
             Input::OpenQueue(request) => self.queues.open(request),
@@ -283,6 +325,7 @@ impl Engine {
             Input::Limits(limits) => self.hub.set_limits(limits),
             Input::Rules(edit) => self.edit_rules(edit, now),
             Input::Read(look) => look(&self.state, &self.alerts),
+            Input::Goodbye { part, parts } => self.hub.say_goodbye(part, parts),
             Input::Stop => self.stopping = true,
         }
     }

@@ -240,6 +240,18 @@ impl Hub {
         }
     }
 
+    /// Ends every so-and-so-many-th connection: the server goes away.
+    pub fn say_goodbye(&mut self, part: u64, parts: u64) {
+        for (session, subscriber) in &self.subscribers {
+            if session.0 % parts == part {
+                subscriber.outbox.close(Close {
+                    code: CloseCode::GoingAway,
+                    reason: "the server goes away: come back after a random delay".into(),
+                });
+            }
+        }
+    }
+
     /// Ends the connections that do not read their events.
     pub fn end_stuck(&mut self, state: &State, now: UnixMillis) {
         for subscriber in self.subscribers.values() {

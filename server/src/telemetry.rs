@@ -17,7 +17,11 @@ pub fn init() {
         let directive = format!("{target}=info").parse().expect("this is a directive");
         filter = filter.add_directive(directive);
     }
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Who closes our standard error must not end us: complaining there would.
+    let logs = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         logs.with_target(false).init();
     } else {

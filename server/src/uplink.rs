@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 use valtronics_protocol::{
     close::CloseCode,
     error::ErrorCode,
@@ -73,6 +73,8 @@ pub struct Uplinks {
     pub store: StoreHandle,
     /// What they count.
     pub counters: UplinkCounters,
+    /// The server stops.
+    pub stop: CancellationToken,
 }
 
 /// An agent's connection.
@@ -183,15 +185,19 @@ impl Uplink {
         }
         self.shared.gate.admission().succeeded(self.address);
         let mut admitted = self.open(claims, &hello).await?;
+        let (committed, named) = (*admitted.progress.borrow(), admitted.queue.is_some());
+        let ours = self.dialect == Dialect::Agent;
         let welcome = Welcome {
             success: true,
             user: Some(admitted.claims.sub.to_string()),
             expires_at: Some(admitted.claims.expires_at),
             scopes: Some(admitted.claims.scopes.names().into_iter().map(str::to_owned).collect()),
-            window: (self.dialect == Dialect::Agent).then_some(WINDOW_BYTES as u64),
+            last_seq: named.then_some(committed.seq),
+            last_event: (named && ours).then_some(committed.event),
+            window: ours.then_some(WINDOW_BYTES as u64),
             ..Welcome::default()
         };
-        self.socket.send(self.welcome(welcome, &admitted)).await?;
+        self.socket.send(to_message(&ServerMessage::AuthResponse(welcome))).await?;
         if let Some(name) = &admitted.gateway {
             let (sub, name) = (Arc::clone(&admitted.claims.sub), Arc::clone(name));
             let here = Input::Gateway { sub, name, connected: true };
@@ -199,21 +205,6 @@ impl Uplink {
         }
         admitted.taken_over.mark_unchanged();
         Ok(admitted)
-    }
-
-    /// Writes the answer to a good `auth`: with a numbering its last number, `null` if none.
-    fn welcome(&self, welcome: Welcome, admitted: &Admitted) -> Message {
-        let committed = *admitted.progress.borrow();
-        let mut answer = json!(ServerMessage::AuthResponse(welcome));
-        if admitted.queue.is_some()
-            && let Some(answer) = answer.as_object_mut()
-        {
-            answer.insert("last_seq".into(), json!(committed.seq));
-            if self.dialect == Dialect::Agent {
-                answer.insert("last_event".into(), json!(committed.event));
-            }
-        }
-        to_message(&answer)
     }
 
     async fn refuse(&mut self, welcome: Welcome) -> Result<(), End> {
@@ -247,6 +238,7 @@ impl Uplink {
         let limits = self.shared.gate.limits();
         // What was committed before is known from `auth_response`.
         progress.mark_unchanged();
+        let stop = self.shared.stop.clone();
         loop {
             let deadline = timing.deadline(limits.ping_after, limits.silence);
             tokio::select! {
@@ -263,6 +255,7 @@ impl Uplink {
                     let why = "a newer connection has taken this queue over";
                     return End::Close(CloseCode::Forbidden, why.into());
                 }
+                () = stop.cancelled() => return stopping(),
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             let step = timing.step(limits.ping_after, limits.silence);

@@ -1,16 +1,48 @@
-//! Alert rules: what is read from files and over HTTP, checked once (programs, "A rule").
+//! Alert rules: what comes from files and over HTTP, checked once (programs, "A rule").
+//!
+//! A rule is a metric, devices, and one or more levels: a bound and how bad it is to exceed it.
+//! Levels of a rule are nested, so how many of them a value exceeds says everything.
 
 use std::{sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
+use serde_json::Value as Json;
 use valtronics_protocol::{
-    event::Severity,
     reading::{MAX_NAME_BYTES, MAX_SENTENCE_BYTES, is_clean, is_name},
-    time::period,
-    value::Value,
+    time::parse_period,
 };
 
 use super::pattern::NamePattern;
+
+mod bound;
+mod file;
+mod level;
+
+pub use bound::{Bound, Clear};
+pub use file::parse_file;
+pub use level::Level;
+
+/// The longest `for`: what takes longer is not an alert but a report.
+const MAX_HOLD: Duration = Duration::from_secs(7 * 86_400);
+/// The fields besides `name` and `kind`.
+const FIELDS: [&str; 14] = [
+    "device",
+    "metric",
+    "above",
+    "below",
+    "inside",
+    "outside",
+    "equal",
+    "steps",
+    "clear_above",
+    "clear_below",
+    "for",
+    "severity",
+    "title",
+    "message",
+];
+/// The only kind that this version knows.
+pub(super) const THRESHOLD: &str = "threshold";
 
 /// An alert rule, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,22 +54,17 @@ pub struct Rule {
     pub device: NamePattern,
     /// Which metric.
     pub metric: Arc<str>,
-    /// Its kind; the only one so far is `threshold`.
+    /// Its kind: `threshold`.
     pub kind: Arc<str>,
-    /// When a value is too much.
+    /// What is too much, at least one; each worse than the one before.
+    #[serde(flatten, serialize_with = "level::serialize")]
+    pub levels: Vec<Level>,
+    /// What a value has to pass before the alert ends.
     #[serde(flatten)]
-    pub bound: Bound,
-    /// What a value has to fall below before an alert ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clear_below: Option<Value>,
-    /// What a value has to rise above before an alert ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clear_above: Option<Value>,
+    pub clear: Clear,
     /// How long the condition has to hold.
-    #[serde(rename = "for", with = "period")]
-    pub hold: Duration,
-    /// How bad it is.
-    pub severity: Severity,
+    #[serde(rename = "for")]
+    pub hold: Hold,
     /// The alert's title.
     pub title: Arc<str>,
     /// The alert's message; absent: one sentence with both values.
@@ -45,216 +72,147 @@ pub struct Rule {
     pub message: Option<Arc<str>>,
 }
 
-/// When a value is too much.
+/// A period that is shown as it was written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Bound {
-    /// Above this.
-    Above(Value),
-    /// Below this.
-    Below(Value),
-    /// From the one to the other, both included.
-    Inside([Value; 2]),
-    /// Below the one or above the other.
-    Outside([Value; 2]),
-    /// Just this.
-    Equal(Value),
+#[serde(transparent)]
+pub struct Hold {
+    written: Box<str>,
+    /// How long it is.
+    #[serde(skip)]
+    pub period: Duration,
 }
 
-fn pattern<S: serde::Serializer>(pattern: &NamePattern, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(pattern.as_str())
-}
-
-/// Why a rule cannot work; names the field and says what is right.
+/// Why a rule cannot work: names the field and says what is right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]
 pub struct RuleError {
     /// The field.
-    pub field: &'static str,
+    pub field: Box<str>,
     /// What is right.
-    pub why: String,
+    pub why: Box<str>,
 }
 
-fn wrong<T>(field: &'static str, why: impl Into<String>) -> Result<T, RuleError> {
-    Err(RuleError { field, why: why.into() })
-}
-
-/// A rule as it is written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    name: Option<String>,
-    device: Option<String>,
-    metric: Option<String>,
-    kind: Option<String>,
-    above: Option<Value>,
-    below: Option<Value>,
-    inside: Option<[Value; 2]>,
-    outside: Option<[Value; 2]>,
-    equal: Option<Value>,
-    clear_above: Option<Value>,
-    clear_below: Option<Value>,
-    steps: Option<serde::de::IgnoredAny>,
-    per: Option<serde::de::IgnoredAny>,
-    is: Option<serde::de::IgnoredAny>,
-    #[serde(default, rename = "for", with = "period")]
-    hold: Duration,
-    severity: Option<Severity>,
-    title: Option<String>,
-    message: Option<String>,
-}
-
-/// The longest `for`: longer is not an alert but a report.
-const MAX_HOLD: Duration = Duration::from_secs(7 * 86_400);
+/// The fields of a rule as they were written.
+type Fields = serde_json::Map<String, Json>;
 
 impl Rule {
-    /// Reads a rule from JSON; `name` is the name of the path, if it came over HTTP.
+    /// Reads a rule from JSON; `path` is the name in the path, if it came over HTTP.
     ///
     /// # Errors
     /// When it cannot work.
-    pub fn parse_json(text: &str, name: Option<&str>) -> Result<Self, RuleError> {
-        let written = serde_json::from_str(text)
-            .map_err(|error| RuleError { field: "rule", why: error.to_string() })?;
-        Self::check(written, name)
+    pub fn parse_json(text: &str, path: Option<&str>) -> Result<Self, RuleError> {
+        match serde_json::from_str(text) {
+            Ok(fields) => Self::parse(fields, path),
+            Err(error) => wrong("rule", error.to_string()),
+        }
     }
 
-    fn check(written: Written, path: Option<&str>) -> Result<Self, RuleError> {
-        let name = match (written.name, path) {
-            (Some(name), Some(path)) if name != path => {
-                return wrong("name", format!("is {path:?}, as in the path, or left out"));
-            }
-            (Some(name), _) => name,
-            (None, Some(path)) => path.to_owned(),
-            (None, None) => return wrong("name", "every rule needs one"),
-        };
-        if !is_name(&name) {
-            return wrong("name", "has 1 to 128 bytes and no control characters");
+    fn parse(mut fields: Fields, path: Option<&str>) -> Result<Self, RuleError> {
+        let name = name(take(&mut fields, "name")?, path)?;
+        check_kind(take::<String>(&mut fields, "kind")?.as_deref())?;
+        if let Some(unknown) = fields
+            .keys()
+            .find(|field| !FIELDS.contains(&field.as_str()))
+        {
+            return wrong(unknown, "is no field of a threshold rule");
         }
-        match written.kind.as_deref() {
-            Some("threshold") => {}
-            Some("rate" | "missing" | "stuck" | "status") => {
-                return wrong("kind", "only threshold is supported by this version yet");
-            }
-            Some(_) | None => return wrong("kind", "is threshold"),
+        let device: Option<String> = take(&mut fields, "device")?;
+        let device = device.as_deref().unwrap_or("*");
+        if device.is_empty() || !is_clean(device, 2 * MAX_NAME_BYTES) {
+            return wrong("device", "is a pattern of names, such as \"boiler*\"");
         }
-        if written.steps.is_some() || written.per.is_some() || written.is.is_some() {
-            return wrong("steps", "steps, per and is are not supported by this version yet");
-        }
-        let Some(metric) = written.metric.filter(|metric| is_name(metric)) else {
+        let metric: Option<String> = take(&mut fields, "metric")?;
+        let Some(metric) = metric.filter(|metric| is_name(metric)) else {
             return wrong("metric", "names the metric, such as \"temperature\"");
         };
-        let device = written.device.as_deref().unwrap_or("*");
-        if device.is_empty() || !is_clean(device, 2 * MAX_NAME_BYTES) {
-            return wrong("device", "is a pattern of names such as \"boiler*\"");
-        }
-        if written.hold > MAX_HOLD {
-            return wrong("for", "is at most 7d");
-        }
-        let bounds = [
-            written.above.map(Bound::Above),
-            written.below.map(Bound::Below),
-            written.inside.map(Bound::Inside),
-            written.outside.map(Bound::Outside),
-            written.equal.map(Bound::Equal),
-        ];
-        let mut bounds = bounds.into_iter().flatten();
-        let (Some(bound), None) = (bounds.next(), bounds.next()) else {
-            return wrong("kind", "threshold needs one of above, below, inside, outside, equal");
-        };
-        check_bound(&bound, written.clear_above.as_ref(), written.clear_below.as_ref())?;
-        let sentence = |field, text: Option<String>| match text {
-            Some(text) if !is_clean(&text, MAX_SENTENCE_BYTES) || text.is_empty() => {
-                wrong(field, "has 1 to 512 bytes and no control characters")
-            }
-            text => Ok(text.map(Arc::from)),
+        let above = take(&mut fields, "clear_above")?;
+        let clear = Clear {
+            above,
+            below: take(&mut fields, "clear_below")?,
         };
         Ok(Self {
-            title: sentence("title", written.title)?.unwrap_or_else(|| name.as_str().into()),
-            message: sentence("message", written.message)?,
-            name: name.into(),
             device: NamePattern::new(device),
             metric: metric.into(),
-            kind: "threshold".into(),
-            bound,
-            clear_above: written.clear_above,
-            clear_below: written.clear_below,
-            hold: written.hold,
-            severity: written.severity.unwrap_or(Severity::Warning),
+            kind: THRESHOLD.into(),
+            levels: level::take_levels(&mut fields, &clear)?,
+            clear,
+            hold: hold(take(&mut fields, "for")?)?,
+            title: sentence(&mut fields, "title")?.unwrap_or_else(|| Arc::clone(&name)),
+            message: sentence(&mut fields, "message")?,
+            name,
         })
     }
 }
 
-fn check_bound(
-    bound: &Bound,
-    clear_above: Option<&Value>,
-    clear_below: Option<&Value>,
-) -> Result<(), RuleError> {
-    let number = |field, value: &Value| match value.as_f64() {
-        Some(number) => Ok(number),
-        None => wrong(field, "is a number"),
-    };
-    let optional = |field, value: Option<&Value>| value.map(|value| number(field, value)).transpose();
-    let clears = (optional("clear_above", clear_above)?, optional("clear_below", clear_below)?);
-    match (bound, clears) {
-        (Bound::Above(above), (None, clear)) => match clear {
-            Some(clear) if clear > number("above", above)? => {
-                wrong("clear_below", "is not above the bound")
-            }
-            _ => number("above", above).map(drop),
-        },
-        (Bound::Below(below), (clear, None)) => match clear {
-            Some(clear) if clear < number("below", below)? => {
-                wrong("clear_above", "is not below the bound")
-            }
-            _ => number("below", below).map(drop),
-        },
-        (Bound::Inside([a, b]), (None, None)) if number("inside", a)? > number("inside", b)? => {
-            wrong("inside", "is [least, most]")
+fn name(written: Option<String>, path: Option<&str>) -> Result<Arc<str>, RuleError> {
+    match (written.as_deref(), path) {
+        (Some(name), Some(path)) if name != path => {
+            wrong("name", format!("is {path:?}, as in the path, or left out"))
         }
-        (Bound::Outside([a, b]), (above, below)) => {
-            let (a, b) = (number("outside", a)?, number("outside", b)?);
-            if a > b {
-                return wrong("outside", "is [least, most]");
-            }
-            let between = |clear: Option<f64>| clear.is_none_or(|clear| (a..=b).contains(&clear));
-            if between(above) && between(below) && above.unwrap_or(a) <= below.unwrap_or(b) {
-                return Ok(());
-            }
-            wrong("clear_above", "clear_above and clear_below stand between the bounds")
+        (None, None) => wrong("name", "is needed"),
+        (Some(name), _) | (None, Some(name)) if is_name(name) => Ok(name.into()),
+        (Some(_), _) | (None, Some(_)) => {
+            wrong("name", "has 1 to 128 bytes and no control characters")
         }
-        (Bound::Inside(_) | Bound::Equal(_), (None, None)) => Ok(()),
-        (_, (Some(_), _)) => wrong("clear_above", "does not go with this bound"),
-        (_, (_, Some(_))) => wrong("clear_below", "does not go with this bound"),
     }
 }
 
-/// Reads a file of rules: `[[rule]]` tables in TOML.
-///
-/// # Errors
-/// Each rule that cannot work, with its line.
-pub fn parse_file(text: &str) -> Result<Vec<Rule>, Vec<(usize, String)>> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct File {
-        #[serde(default)]
-        rule: Vec<toml::Spanned<Written>>,
+fn check_kind(kind: Option<&str>) -> Result<(), RuleError> {
+    match kind {
+        Some(THRESHOLD) => Ok(()),
+        Some(kind @ ("rate" | "missing" | "stuck" | "status")) => wrong(
+            "kind",
+            format!("{kind} is not supported by this version yet, only threshold is"),
+        ),
+        Some(_) | None => wrong("kind", "is \"threshold\""),
     }
-    let file: File = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| crate::config::line_of(text, span.start));
-        vec![(line, error.message().to_owned())]
-    })?;
-    let (mut rules, mut errors) = (Vec::<Rule>::new(), Vec::new());
-    for written in file.rule {
-        let line = crate::config::line_of(text, written.span().start);
-        match Rule::check(written.into_inner(), None) {
-            Ok(rule) if rules.iter().any(|known| known.name == rule.name) => {
-                errors.push((line, format!("name: {:?} stands twice", rule.name)));
-            }
-            Ok(rule) => rules.push(rule),
-            Err(error) => errors.push((line, error.to_string())),
+}
+
+fn hold(written: Option<Json>) -> Result<Hold, RuleError> {
+    let written = match written {
+        Some(Json::String(text)) => text,
+        Some(Json::Number(number)) if number.as_u64() == Some(0) => "0s".to_owned(),
+        None => "0s".to_owned(),
+        Some(_) => return wrong("for", "is a period, such as \"30s\""),
+    };
+    match parse_period(&written) {
+        Ok(period) if period <= MAX_HOLD => Ok(Hold {
+            written: written.into(),
+            period,
+        }),
+        Ok(_) => wrong("for", "is at most 7d"),
+        Err(error) => wrong("for", error.to_string()),
+    }
+}
+
+fn sentence(fields: &mut Fields, field: &'static str) -> Result<Option<Arc<str>>, RuleError> {
+    match take::<String>(fields, field)? {
+        Some(text) if text.is_empty() || !is_clean(&text, MAX_SENTENCE_BYTES) => {
+            wrong(field, "has 1 to 512 bytes and no control characters")
         }
+        text => Ok(text.map(Arc::from)),
     }
-    if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+fn take<T: DeserializeOwned>(fields: &mut Fields, field: &str) -> Result<Option<T>, RuleError> {
+    match fields.remove(field) {
+        None | Some(Json::Null) => Ok(None),
+        Some(json) => match serde_json::from_value(json) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => wrong(field, error.to_string()),
+        },
+    }
+}
+
+fn wrong<T>(field: &str, why: impl Into<Box<str>>) -> Result<T, RuleError> {
+    Err(RuleError {
+        field: field.into(),
+        why: why.into(),
+    })
+}
+
+fn pattern<S: Serializer>(pattern: &NamePattern, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(pattern.as_str())
 }
 
 #[cfg(test)]
@@ -262,51 +220,95 @@ mod tests {
     use super::*;
 
     fn check(json: &str, expected: Result<&str, &str>) {
-        let found = Rule::parse_json(json, Some("hot"));
-        match (found, expected) {
-            (Ok(rule), Ok(stored)) => assert_eq!(serde_json::to_string(&rule).unwrap(), stored),
-            (Err(error), Err(field)) => assert_eq!(error.field, field, "{json}: {error}"),
+        match (Rule::parse_json(json, Some("hot")), expected) {
+            (Ok(rule), Ok(shown)) => {
+                assert_eq!(serde_json::to_string(&rule).unwrap(), shown);
+                assert_eq!(
+                    Rule::parse_json(shown, None),
+                    Ok(rule),
+                    "what is shown can be read"
+                );
+            }
+            (Err(error), Err(start)) => {
+                assert!(error.to_string().starts_with(start), "{json}: {error}");
+            }
             (found, _) => panic!("{json}: {found:?}"),
         }
     }
 
     #[test]
-    fn a_rule_is_shown_as_it_is_stored() {
+    fn a_rule_is_shown_as_it_was_written_with_its_defaults() {
+        let shown = r#"{"name":"hot","device":"*","metric":"t","kind":"threshold","above":30.0,"severity":"warning","for":"0s","title":"hot"}"#;
         check(
-            r#"{"metric":"temperature","kind":"threshold","above":30.0}"#,
-            Ok(r#"{"name":"hot","device":"*","metric":"temperature","kind":"threshold","above":30.0,"for":"0ms","severity":"warning","title":"hot"}"#),
+            r#"{"metric":"t","kind":"threshold","above":30.0}"#,
+            Ok(shown),
         );
-        let full = r#"{"name":"hot","device":"boiler*","metric":"temperature","kind":"threshold","above":30.0,"clear_below":28.0,"for":"30s","severity":"critical","title":"High Temperature Alert","message":"Temperature exceeds safe threshold"}"#;
-        check(full, Ok(full));
-    }
-
-    #[test]
-    fn names_the_field_that_is_wrong() {
-        for (json, field) in [
-            (r#"{"name":"cold","metric":"t","kind":"threshold","above":1}"#, "name"),
-            (r#"{"kind":"threshold","above":1}"#, "metric"),
-            (r#"{"metric":"t","above":1}"#, "kind"),
-            (r#"{"metric":"t","kind":"threshold"}"#, "kind"),
-            (r#"{"metric":"t","kind":"threshold","above":1,"below":2}"#, "kind"),
-            (r#"{"metric":"t","kind":"threshold","above":"x"}"#, "above"),
-            (r#"{"metric":"t","kind":"threshold","above":1,"clear_below":2}"#, "clear_below"),
-            (r#"{"metric":"t","kind":"threshold","above":1,"clear_above":2}"#, "clear_above"),
-            (r#"{"metric":"t","kind":"threshold","outside":[5,1]}"#, "outside"),
-            (r#"{"metric":"t","kind":"rate","above":1}"#, "kind"),
-            (r#"{"metric":"t","kind":"threshold","above":1,"for":"9d"}"#, "for"),
-            (r#"{"metric":"t","kind":"threshold","above":1,"colour":"red"}"#, "rule"),
+        check(
+            r#"{"metric":"t","kind":"threshold","above":30.0,"for":0,"message":null}"#,
+            Ok(shown),
+        );
+        for full in [
+            r#"{"name":"hot","device":"boiler*","metric":"t","kind":"threshold","above":30,"severity":"critical","clear_below":28.0,"for":"90s","title":"High","message":"Too hot"}"#,
+            r#"{"name":"hot","device":"a/*","metric":"t","kind":"threshold","outside":[1,2.0],"severity":"info","clear_above":1.2,"clear_below":1.8,"for":"60s","title":"x"}"#,
+            r#"{"name":"hot","device":"*","metric":"t","kind":"threshold","equal":"open","severity":"info","for":"0s","title":"x"}"#,
+            r#"{"name":"hot","device":"*","metric":"t","kind":"threshold","steps":[{"above":30.0,"severity":"warning"},{"above":35,"severity":"critical"}],"clear_below":28,"for":"5m","title":"x"}"#,
         ] {
-            check(json, Err(field));
+            check(full, Ok(full));
         }
     }
 
+    /// A rule after `"metric":"t","kind":"threshold"`, and how the error begins.
+    const WRONG: &str = r#"
+        "above":1,"name":"cold" => name: is "hot"
+        "for":"3s" => kind: threshold needs one of
+        "above":1,"below":2 => kind: threshold needs one of
+        "above":1,"steps":[{"above":2,"severity":"info"}] => kind: threshold needs one of
+        "above":"x" => above: is a number
+        "above":[1] => above: invalid type
+        "inside":[1] => inside: invalid length
+        "outside":[5,1] => outside: is [least, most]
+        "above":1,"clear_below":2 => clear_below: is not above
+        "above":1,"clear_above":2 => clear_above: does not go
+        "below":1,"clear_above":0.5 => clear_above: is not below
+        "below":1,"clear_below":0.5 => clear_below: does not go
+        "equal":1,"clear_below":1 => clear_below: does not go
+        "inside":[1,3],"clear_above":2 => clear_above: is not below
+        "outside":[1,3],"clear_above":3 => clear_above: stands between
+        "outside":[1,3],"clear_above":2,"clear_below":2 => clear_above: stands between
+        "above":1,"for":"9d" => for: is at most 7d
+        "above":1,"for":30 => for: is a period
+        "above":1,"severity":"bad" => severity: unknown variant `bad`
+        "above":1,"title":"" => title: has 1 to 512
+        "above":1,"device":"" => device: is a pattern
+        "above":1,"colour":"red" => colour: is no field
+        "above":1,"per":"1m" => per: is no field
+        "steps":[] => steps: has at least one
+        "steps":[{"above":1},{"above":2,"severity":"info"}] => steps: each goes
+        "steps":[{"severity":"info"}] => steps: each has either
+        "steps":[{"above":2,"severity":"info"},{"above":1,"severity":"critical"}] => steps: each goes
+        "steps":[{"below":2,"severity":"info"},{"above":3,"severity":"critical"}] => steps: each goes
+        "steps":[{"above":2,"severity":"info"},{"above":3,"severity":"info"}] => steps: each goes
+        "steps":[{"above":2,"severity":"info"}],"clear_below":3 => clear_below: is not above
+    "#;
+
     #[test]
-    fn a_file_names_the_line() {
-        let text = "# rules\n[[rule]]\nname = \"a\"\nmetric = \"t\"\nkind = \"threshold\"\nabove = 1\n\n\
-                    [[rule]]\nname = \"b\"\nkind = \"threshold\"\nabove = 1\n";
-        let errors = parse_file(text).unwrap_err();
-        assert_eq!(errors.len(), 1);
-        assert_eq!(errors[0].0, 8);
-        assert!(errors[0].1.starts_with("metric:"), "{errors:?}");
+    fn names_the_field_that_is_wrong() {
+        for line in WRONG.trim().lines() {
+            let (rest, start) = line.trim().split_once(" => ").unwrap();
+            check(
+                &format!(r#"{{"metric":"t","kind":"threshold",{rest}}}"#),
+                Err(start),
+            );
+        }
+        for kind in ["rate", "missing", "stuck", "status"] {
+            let start = format!("kind: {kind} is not supported by this version yet");
+            check(
+                &format!(r#"{{"metric":"t","kind":"{kind}","is":"offline"}}"#),
+                Err(&start),
+            );
+        }
+        check(r#"{"kind":"threshold","above":1}"#, Err("metric: names"));
+        check(r#"{"metric":"t","above":1}"#, Err("kind: is \"threshold\""));
+        check("[]", Err("rule: "));
     }
 }

@@ -16,11 +16,11 @@ use crate::{
 
 /// The alert rules by where they come from; a name stands once.
 #[derive(Debug, Default)]
-pub struct Rules {
+pub(super) struct Rules {
     /// Of files: read-only over HTTP.
-    pub files: Vec<Rule>,
+    pub(super) files: Vec<Rule>,
     /// Edited over HTTP.
-    pub stored: Vec<Rule>,
+    pub(super) stored: Vec<Rule>,
 }
 
 /// A change of the alert rules.
@@ -107,8 +107,7 @@ impl Engine {
             metric.last = Some(LastValue { value, at: row.at, effective_at });
             live.push(change);
             for rule in &metric.rules {
-                let (value, name) = (&row.value, &metric.name);
-                self.alerts.observe(*rule, id, name, value, row.at, &mut drafts);
+                self.alerts.observe(*rule, id, &row.value, row.at, received_at, &mut drafts);
             }
         }
         if !live.is_empty() {
@@ -200,9 +199,17 @@ impl Engine {
         self.draft(drafts);
     }
 
-    /// Takes back what a gateway's absence said of its devices.
-    pub(super) fn gateway_back(&mut self, gateway: &gateways::GatewayKey, now: UnixMillis) {
-        self.each_of_gateway(gateway, now, |device| device.health.gateway_back(now));
+    /// Tells a gateway's devices that it has come or gone.
+    pub(super) fn gateway_changed(
+        &mut self,
+        gateway: &gateways::GatewayKey,
+        connected: bool,
+        now: UnixMillis,
+    ) {
+        self.each_of_gateway(gateway, now, |device| match connected {
+            true => device.health.gateway_back(now),
+            false => device.health.gateway_away(now),
+        });
     }
 
     fn each_of_gateway(

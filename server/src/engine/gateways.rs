@@ -38,8 +38,7 @@ impl Gateways {
         gateways
     }
 
-    /// Notes a connection more or less; returns the gateway if it was announced as gone and is
-    /// back.
+    /// Notes a connection more or less; returns the gateway if that was the first one or the last.
     pub(super) fn set(
         &mut self,
         sub: Arc<str>,
@@ -55,11 +54,12 @@ impl Gateways {
         });
         if connected {
             gateway.connections += 1;
-            return std::mem::take(&mut gateway.announced).then_some(key);
+            gateway.announced = false;
+            return (gateway.connections == 1).then_some(key);
         }
         gateway.connections = gateway.connections.saturating_sub(1);
         gateway.gone_at = now;
-        None
+        (gateway.connections == 0).then_some(key)
     }
 
     /// Returns the gateways that count as offline from now on.

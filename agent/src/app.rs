@@ -1,0 +1,212 @@
+//! Puts the stages together, and takes them apart again.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use valtronics_protocol::uplink::Gateway;
+
+use crate::{
+    clock,
+    config::Config,
+    queue::{Queue, keeper},
+    source::{
+        self, SourceEvent,
+        capture::Recorder,
+        outlet::{Counters, EVENTS, Outlet},
+    },
+    uplink::{self, GRACE, Link},
+};
+
+/// How often `try` says what it has counted.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// What came of a signal.
+pub enum Signal {
+    /// Read the configuration again.
+    Reload,
+    /// End.
+    Stop,
+}
+
+/// The sources that run now.
+struct Sources {
+    tasks: JoinSet<()>,
+    counters: Vec<(Arc<str>, Arc<Counters>)>,
+}
+
+impl Sources {
+    fn start(
+        config: &Config,
+        events: &mpsc::Sender<SourceEvent>,
+        recorder: Option<&Recorder>,
+        only: Option<&str>,
+    ) -> Self {
+        let mut sources = Self { tasks: JoinSet::new(), counters: Vec::new() };
+        for source in &config.sources {
+            if only.is_some_and(|only| *only != *source.name) {
+                continue;
+            }
+            let outlet = Outlet::new(source, events.clone(), recorder.cloned());
+            sources.counters.push((Arc::clone(&outlet.name), Arc::clone(&outlet.counters)));
+            sources.tasks.spawn(source::run(source.kind.clone(), outlet));
+        }
+        sources
+    }
+}
+
+/// Starts a recording, if one is wanted; its writing ends with the last recorder.
+fn record(
+    capture: Option<&Path>,
+    tasks: &mut JoinSet<std::io::Result<()>>,
+) -> anyhow::Result<Option<Recorder>> {
+    let Some(path) = capture else { return Ok(None) };
+    let (recorder, write) = Recorder::create(path, clock::monotonic(), clock::now())
+        .with_context(|| path.display().to_string())?;
+    tasks.spawn_blocking(write);
+    Ok(Some(recorder))
+}
+
+/// Reads, keeps and sends until `next_signal` says to stop.
+///
+/// # Errors
+/// When there is no server to send to, or a part of the agent dies.
+pub async fn run(
+    mut config: Config,
+    file: &Path,
+    capture: Option<&Path>,
+    mut next_signal: impl AsyncFnMut() -> Signal,
+) -> anyhow::Result<()> {
+    let uplink = config.uplink.clone().context("[uplink] is missing: nowhere to send to")?;
+    let mut recording = JoinSet::new();
+    let recorder = record(capture, &mut recording)?;
+    let (events, inbox) = mpsc::channel(EVENTS);
+    let (queue, keeping) = keeper::start(Queue::new(&config.queue), inbox);
+    let (link, _) = watch::channel(Link::default());
+    let stopping = CancellationToken::new();
+    let mut keeper = JoinSet::from_iter([keeping]);
+    let sending = uplink::run(uplink, gateway(&config.name), queue.clone(), link, stopping.clone());
+    let mut sender = JoinSet::from_iter([sending]);
+    let mut sources = Sources::start(&config, &events, recorder.as_ref(), None);
+    info!(name = config.name, sources = config.sources.len(), "started");
+    loop {
+        tokio::select! {
+            signal = next_signal() => match signal {
+                Signal::Stop => break,
+                Signal::Reload => match Config::load(file) {
+                    Ok(read) => {
+                        if read.uplink != config.uplink || read.queue != config.queue {
+                            info!("[uplink] and [queue] are taken over at the next start");
+                        }
+                        sources.tasks.shutdown().await;
+                        sources = Sources::start(&read, &events, recorder.as_ref(), None);
+                        config = read;
+                        info!(sources = config.sources.len(), "the configuration is taken over");
+                    }
+                    Err(mistakes) => error!("the configuration is not taken over: {mistakes}"),
+                },
+            },
+            Some(ended) = sources.tasks.join_next() => {
+                // Only a recording comes to an end by itself.
+                ended.context("a source has died")?;
+            }
+            Some(_) = keeper.join_next() => anyhow::bail!("the queue has died"),
+            Some(_) = sender.join_next() => anyhow::bail!("the uplink has died"),
+        }
+    }
+    info!("stopping");
+    sources.tasks.shutdown().await;
+    queue.settle().await?;
+    stopping.cancel();
+    let sent = timeout(GRACE, sender.join_next()).await.is_ok();
+    let left = queue.counters().await?.waiting;
+    if !sent || left > 0 {
+        error!(readings = left, "not everything could be sent before the end");
+    }
+    Ok(())
+}
+
+/// Prints readings as they would be sent, until `next_signal` says to stop.
+///
+/// # Errors
+/// When there is no such source, or nobody reads what is printed.
+pub async fn try_sources(
+    config: &Config,
+    only: Option<&str>,
+    capture: Option<&Path>,
+    mut next_signal: impl AsyncFnMut() -> Signal,
+) -> anyhow::Result<()> {
+    let mut recording = JoinSet::new();
+    let recorder = record(capture, &mut recording)?;
+    let (events, mut inbox) = mpsc::channel(EVENTS);
+    let mut sources = Sources::start(config, &events, recorder.as_ref(), only);
+    anyhow::ensure!(!sources.counters.is_empty(), "there is no such source in the configuration");
+    drop(events);
+    let mut reports = interval(REPORT_EVERY);
+    reports.tick().await;
+    let output = Mutex::new(std::io::stdout());
+    loop {
+        tokio::select! {
+            event = inbox.recv() => match event {
+                Some(event) => print(&event, &output)?,
+                None => break,
+            },
+            _ = reports.tick() => report(&sources),
+            signal = next_signal() => if let Signal::Stop = signal { break },
+        }
+    }
+    report(&sources);
+    sources.tasks.shutdown().await;
+    Ok(())
+}
+
+fn print(event: &SourceEvent, output: &Mutex<std::io::Stdout>) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut output = output.lock().expect("nobody panics while printing");
+    match event {
+        SourceEvent::Readings { readings, .. } => {
+            for reading in readings {
+                writeln!(output, "{}", serde_json::to_string(reading)?)?;
+            }
+            output.flush()?;
+        }
+        SourceEvent::Status(change) => {
+            eprintln!("{}: {:?}: {}", change.device, change.status, change.reason);
+        }
+        SourceEvent::Device(_) => {}
+    }
+    Ok(())
+}
+
+fn report(sources: &Sources) {
+    for (name, counters) in &sources.counters {
+        let counts = counters.counts();
+        eprintln!(
+            "{name}: {} good, {} damaged, {} foreign; {} readings, {} held back",
+            counts.good, counts.damaged, counts.foreign, counts.readings, counts.held_back
+        );
+    }
+}
+
+fn gateway(name: &str) -> Gateway {
+    let read = |path: &str| {
+        std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+    };
+    Gateway {
+        name: name.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        machine_id: read("/etc/machine-id"),
+        time: clock::now(),
+    }
+}

@@ -1,0 +1,102 @@
+use super::*;
+
+fn check(text: &str, expected: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "t").unwrap();
+    std::fs::write(dir.path().join("log"), "t=1").unwrap();
+    let path = dir.path().join("gw.toml");
+    std::fs::write(&path, text).unwrap();
+    let shown = match Config::load(&path) {
+        Ok(_) => String::new(),
+        Err(mistakes) => mistakes.to_string(),
+    };
+    let folder = format!("{}/", dir.path().display());
+    let shown = shown.replace(&folder, "");
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected, "{text}");
+}
+
+#[test]
+fn a_good_configuration_is_taken() {
+    check(
+        r#"
+name = "gw-01"
+data_dir = "data"
+[uplink]
+url = "ws://127.0.0.1:8000/uplink"
+token_file = "token"
+flush = "1s"
+[queue]
+max_bytes = "1MiB"
+[[serial]]
+port = "/dev/ttyUSB0"
+baud = 9600
+name = "greenhouse"
+units = { temp = "°C" }
+skip = ["fw"]
+every = "10s"
+offline_after = "5m"
+[[serial]]
+port = "tcp://10.0.0.7:23"
+pattern = "Humidity: {hum:%}"
+[[mqtt]]
+url = "mqtt://user@10.0.0.2"
+read = ["plant/{site}/{device}/{metric}", { topic = "farm/{device}/data", time = "ts" }]
+[[replay]]
+file = "log"
+speed = 2.0
+[host]
+every = "30s"
+"#,
+        &[],
+    );
+}
+
+#[test]
+fn a_mistake_names_file_line_and_key() {
+    for (text, expected) in [
+        ("nmae = \"x\"", "gw.toml:1: nmae: unknown key `nmae`; did you mean `name`?"),
+        (
+            "[[serial]]\nport = \"/dev/x\"\nbaud = \"fast\"",
+            "gw.toml:3: serial.baud: invalid type: string \"fast\", expected u32",
+        ),
+        (
+            "[[serial]]\nport = \"/dev/x\"\nbaud = 9",
+            "gw.toml:3: serial.baud: expected a baud rate of 50 to 4000000",
+        ),
+        ("[[serial]]\nbaud = 9600", "gw.toml:1: serial: missing key `port`"),
+        (
+            "[[serial]]\nport = \"/dev/x\"\npattern = \"{a\"",
+            "gw.toml:3: serial.pattern: at letter 1: a { without its }",
+        ),
+        (
+            "[[serial]]\nport = \"/dev/x\"\nformat = \"nmea\"",
+            "gw.toml:3: serial.format: format \"nmea\" is not supported by this version",
+        ),
+        (
+            "[uplink]\nurl = \"http://x\"\ntoken_file = \"token\"",
+            "gw.toml:2: uplink.url: `http://x` does not begin with ws:// or wss://; expected a URL \
+             such as \"wss://server:8000/uplink\"",
+        ),
+        (
+            "[[modbus]]\nport = \"/dev/x\"",
+            "gw.toml:1: modbus: [[modbus]] is not supported by this version",
+        ),
+        (
+            "[[mqtt]]\nurl = \"mqtt://x\"\nread = [\"zigbee2mqtt\"]",
+            "gw.toml:3: mqtt.read: the preset \"zigbee2mqtt\" is not supported by this version",
+        ),
+        (
+            "[[mqtt]]\nurl = \"mqtt://x\"\nread = [\"a/#/b\"]",
+            "gw.toml:3: mqtt.read: # stands at the end only",
+        ),
+        ("a = ", "gw.toml:1: "),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), "t").unwrap();
+        let path = dir.path().join("gw.toml");
+        std::fs::write(&path, text).unwrap();
+        let shown = Config::load(&path).unwrap_err().to_string();
+        let shown = shown.replace(&format!("{}/", dir.path().display()), "");
+        assert!(shown.starts_with(expected), "{text}\n{shown}\n{expected}");
+    }
+}

@@ -1,0 +1,225 @@
+//! What each source has in its hand: the way to the queue, its counters, and its devices.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracing::{info, warn};
+use valtronics_protocol::{
+    event::Status,
+    reading::Reading,
+    time::UnixMillis,
+    uplink::DeviceInfo,
+};
+
+use super::{Config, SourceEvent, StatusChange, capture::Recorder};
+use crate::clock;
+
+/// How many events of all sources may wait for the queue: a burst of one second at 10 ms a read
+/// from a few sources. When it is full the sources wait, and the system holds their bytes.
+pub const EVENTS: usize = 256;
+/// The most devices that a source remembers for its status: beyond, new ones get no status event.
+const DEVICES: usize = 10_000;
+/// A source that is broken says so this often, not with each line.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// What a source has counted since the start; read by `status` and `try`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Lines, messages or frames that were understood.
+    pub good: AtomicU64,
+    /// Those that were damaged.
+    pub damaged: AtomicU64,
+    /// Those that are something else, such as a boot banner.
+    pub foreign: AtomicU64,
+    /// Readings that came out.
+    pub readings: AtomicU64,
+    /// Readings that the source's rules held back.
+    pub held_back: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Lines, messages or frames that were understood.
+    pub good: u64,
+    /// Those that were damaged.
+    pub damaged: u64,
+    /// Those that are something else.
+    pub foreign: u64,
+    /// Readings that came out.
+    pub readings: u64,
+    /// Readings that the source's rules held back.
+    pub held_back: u64,
+}
+
+impl Counters {
+    /// Returns what was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            good: self.good.load(Relaxed),
+            damaged: self.damaged.load(Relaxed),
+            foreign: self.foreign.load(Relaxed),
+            readings: self.readings.load(Relaxed),
+            held_back: self.held_back.load(Relaxed),
+        }
+    }
+}
+
+/// Nobody takes events any more: the agent stops.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the agent stops")]
+pub struct Stopping;
+
+/// A source's way out.
+#[derive(Debug)]
+pub struct Outlet {
+    /// The source's name.
+    pub name: Arc<str>,
+    /// The source's counters.
+    pub counters: Arc<Counters>,
+    recorder: Option<Recorder>,
+    offline_after: Option<Duration>,
+    events: mpsc::Sender<SourceEvent>,
+    devices: BTreeSet<Arc<str>>,
+    broken: Option<String>,
+    last_complaint: Option<Instant>,
+}
+
+impl Outlet {
+    /// Makes the outlet of the source that `config` describes.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        events: mpsc::Sender<SourceEvent>,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        Self {
+            name: config.name.clone(),
+            counters: Arc::default(),
+            recorder,
+            offline_after: config.offline_after,
+            events,
+            devices: BTreeSet::new(),
+            broken: None,
+            last_complaint: None,
+        }
+    }
+
+    /// Records raw bytes, where the user asked for a capture.
+    pub async fn capture(&self, topic: Option<&str>, bytes: &[u8]) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(&self.name, topic, bytes, clock::monotonic()).await;
+        }
+    }
+
+    /// Hands readings on; they show that the source works.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn send(&mut self, received: UnixMillis, readings: Vec<Reading>) -> Result<(), Stopping> {
+        self.hand_on(received, readings, None).await
+    }
+
+    /// Hands readings on; the returned receipt is told when they are in the queue.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn send_for_receipt(
+        &mut self,
+        received: UnixMillis,
+        readings: Vec<Reading>,
+    ) -> Result<oneshot::Receiver<()>, Stopping> {
+        let (receipt, received_it) = oneshot::channel();
+        self.hand_on(received, readings, Some(receipt)).await?;
+        Ok(received_it)
+    }
+
+    async fn hand_on(
+        &mut self,
+        received: UnixMillis,
+        readings: Vec<Reading>,
+        receipt: Option<oneshot::Sender<()>>,
+    ) -> Result<(), Stopping> {
+        if readings.is_empty() && receipt.is_none() {
+            return Ok(());
+        }
+        if !readings.is_empty() && self.broken.take().is_some() {
+            info!(source = %self.name, "readings come in again");
+        }
+        self.meet_devices(&readings).await?;
+        self.counters.readings.fetch_add(readings.len() as u64, Relaxed);
+        self.put(SourceEvent::Readings { received, readings, receipt }).await
+    }
+
+    /// Says that the source gives nothing more, and why: a status event for each of its devices,
+    /// or for the source itself while it has none. The same reason is said once.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn offline(&mut self, reason: &str) -> Result<(), Stopping> {
+        if self.broken.as_deref() == Some(reason) {
+            return Ok(());
+        }
+        warn!(source = %self.name, "{reason}");
+        self.broken = Some(reason.into());
+        let timestamp = clock::now();
+        let devices = match self.devices.is_empty() {
+            true => vec![self.name.clone()],
+            false => self.devices.iter().cloned().collect(),
+        };
+        for device in devices {
+            let change = StatusChange {
+                device,
+                status: Status::Offline,
+                reason: reason.into(),
+                timestamp,
+            };
+            self.put(SourceEvent::Status(change)).await?;
+        }
+        Ok(())
+    }
+
+    /// Logs why input was damaged, at most once a minute.
+    pub fn complain(&mut self, cause: &str) {
+        let now = clock::monotonic();
+        let is_quiet = self.last_complaint.is_none_or(|last| now - last >= COMPLAIN_EVERY);
+        if is_quiet {
+            self.last_complaint = Some(now);
+            let damaged = self.counters.damaged.load(Relaxed);
+            warn!(source = %self.name, damaged, "damaged input: {cause}");
+        }
+    }
+
+    async fn meet_devices(&mut self, readings: &[Reading]) -> Result<(), Stopping> {
+        for reading in readings {
+            if self.devices.contains(&reading.device) || self.devices.len() >= DEVICES {
+                continue;
+            }
+            self.devices.insert(reading.device.clone());
+            if self.offline_after.is_some() {
+                let info = DeviceInfo {
+                    device: reading.device.to_string(),
+                    offline_after: self.offline_after,
+                };
+                self.put(SourceEvent::Device(info)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&self, event: SourceEvent) -> Result<(), Stopping> {
+        self.events.send(event).await.map_err(|_| Stopping)
+    }
+}

@@ -1,0 +1,183 @@
+//! Carries what the queue holds to the server, and tells the queue what is committed there.
+//!
+//! The outer loop, here, owns the waits between attempts; a [`connection`] serves until it ends and
+//! says why.
+
+pub mod connection;
+pub mod window;
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use toml::Spanned;
+use tracing::{error, info, warn};
+use valtronics_protocol::{time::UnixMillis, uplink::Gateway};
+
+use crate::{
+    backoff::Backoff,
+    clock,
+    config::{fault::Fault, folder::Folder},
+    queue::keeper::Handle,
+};
+use connection::{Connection, End};
+
+/// The first wait after a connection that worked.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait: whoever mends a server wants to see its gateways within half a minute.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The wait after a refused token: nothing changes until somebody puts a new one into the file.
+const TOKEN_WAIT: Duration = Duration::from_secs(60);
+/// The longest wait that a server may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(600);
+/// The longest flush interval (programs, "valtronics-agent").
+const LONGEST_FLUSH: Duration = Duration::from_secs(60);
+/// How long a stopping agent goes on sending what it has.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// The section `[uplink]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The server.
+    pub url: Url,
+    /// The file that holds the token; read again at each connection.
+    pub token_file: Spanned<PathBuf>,
+    /// Certificates to trust beside the system's, in PEM.
+    pub ca_file: Option<Spanned<PathBuf>>,
+    /// The least time between two frames of live readings.
+    #[serde(deserialize_with = "flush", default = "default_flush")]
+    pub flush: Duration,
+}
+
+/// A URL that can be dialled: `ws://` or `wss://`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Url(pub http::Uri);
+
+impl TryFrom<String> for Url {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wanted = "expected a URL such as \"wss://server:8000/uplink\"";
+        let url: http::Uri = text.parse().map_err(|error| format!("{error}; {wanted}"))?;
+        let secret = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        match url.scheme_str() {
+            Some("ws" | "wss") if secret => Err(format!("a token goes into `token_file`; {wanted}")),
+            Some("ws" | "wss") => Ok(Self(url)),
+            _ => Err(format!("`{text}` does not begin with ws:// or wss://; {wanted}")),
+        }
+    }
+}
+
+fn default_flush() -> Duration {
+    Duration::from_millis(100)
+}
+
+fn flush<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let period = valtronics_protocol::time::period::deserialize(deserializer)?;
+    if period > LONGEST_FLUSH {
+        return Err(de::Error::custom("expected a period of 0 to \"60s\""));
+    }
+    Ok(period)
+}
+
+impl Config {
+    /// Makes paths absolute and checks what the files hold.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn check(&mut self, folder: &Folder) -> Result<(), Fault> {
+        folder.check_readable(&mut self.token_file)?;
+        let Some(ca_file) = &mut self.ca_file else {
+            return Ok(());
+        };
+        folder.check_readable(ca_file)?;
+        crate::dial::tls(Some(ca_file.get_ref()))
+            .map(drop)
+            .map_err(|error| Fault::at(ca_file, error.to_string()))
+    }
+}
+
+/// Whether there is a connection, as `status` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// Whether the server takes readings now.
+    pub connected: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is so.
+    pub since: UnixMillis,
+}
+
+/// Sends until `stopping` is cancelled and everything is committed; `gateway` introduces the agent.
+///
+/// A connection that ends while stopping is not opened again.
+pub async fn run(
+    config: Config,
+    gateway: Gateway,
+    queue: Handle,
+    link: watch::Sender<Link>,
+    stopping: CancellationToken,
+) {
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    loop {
+        let is_last = stopping.is_cancelled();
+        let end = match Connection::open(&config, &gateway, queue.clone()).await {
+            Ok(connection) => {
+                info!(url = %config.url.0, "connected to the server");
+                show(&link, None);
+                backoff.reset();
+                connection.serve(&stopping).await
+            }
+            Err(end) => end,
+        };
+        if is_last || matches!(end, End::Stopped | End::Queue(_)) {
+            return;
+        }
+        show(&link, Some(end.to_string()));
+        let wait = wait_after(&end, &mut backoff);
+        report(&end, wait);
+        if matches!(end, End::QueueTaken(_)) && queue.renew().await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+}
+
+fn show(link: &watch::Sender<Link>, reason: Option<String>) {
+    link.send_replace(Link {
+        connected: reason.is_none(),
+        reason,
+        since: clock::now(),
+    });
+}
+
+fn wait_after(end: &End, backoff: &mut Backoff) -> Duration {
+    let wait = backoff.wait();
+    match end {
+        End::Refused(_) => TOKEN_WAIT,
+        End::Limited(asked) => wait.max((*asked).min(LONGEST_ASKED)),
+        End::Stopped
+        | End::QueueTaken(_)
+        | End::Lost(_)
+        | End::Silent
+        | End::TokenFile(..)
+        | End::Dial(_)
+        | End::Socket(_)
+        | End::Queue(_) => wait,
+    }
+}
+
+fn report(end: &End, wait: Duration) {
+    let again_in_ms = wait.as_millis() as u64;
+    match end {
+        End::Refused(_) | End::TokenFile(..) => error!(again_in_ms, "{end}"),
+        _ => warn!(again_in_ms, "{end}"),
+    }
+}

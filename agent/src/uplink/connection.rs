@@ -1,0 +1,451 @@
+//! One connection to the server, from its opening to its end.
+//!
+//! It awaits one thing, applies it, and sends what may go. An error ends it; coming back is its
+//! owner's business.
+
+use std::{
+    io,
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::{
+    self, Message, Utf8Bytes,
+    protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use valtronics_protocol::{
+    batch::Encoder,
+    close::CloseCode,
+    error::ErrorCode,
+    uplink::{Ack, AgentMessage, Auth, FrameHeader, Gateway, SUBPROTOCOL_AGENT, ServerMessage, Welcome},
+};
+
+use super::{Config, window::Window};
+use crate::{
+    clock,
+    dial::{self, DialError, WebSocket},
+    queue::{
+        Chunk, Limits, Position, frame_bytes,
+        keeper::{Closed, Handle},
+    },
+};
+
+/// After how much silence of the server it is asked for a sign of life.
+const PING_AFTER: Duration = Duration::from_secs(10);
+/// After how much silence the connection is given up: two pings and what a mobile link may take.
+const DEAD_AFTER: Duration = Duration::from_secs(25);
+/// How long the server may take for its first answer.
+const WELCOME_WITHIN: Duration = Duration::from_secs(15);
+/// A reading that is sent later than this after it was received is a backlog.
+const LIVE_WITHIN: Duration = Duration::from_secs(10);
+/// The most readings in a frame: beyond this a frame compresses no better.
+const FRAME_READINGS: usize = 3000;
+/// The most bytes in a frame, so that an acknowledgement comes back soon.
+const FRAME_BYTES: usize = 64 * 1024;
+/// What stands around the readings in a frame, at most.
+const FRAME_OVERHEAD: usize = 64;
+/// The window of a server that grants none.
+const DEFAULT_WINDOW: usize = 64 * 1024;
+
+/// Why a connection has ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// Everything is committed and the agent stops.
+    #[error("stopped")]
+    Stopped,
+    /// The token is no good.
+    #[error("the server refuses the token: {0}")]
+    Refused(String),
+    /// Another agent uses the same numbering.
+    #[error("another agent uses this queue, so it goes on under a new id: {0}")]
+    QueueTaken(String),
+    /// The server asks for a pause.
+    #[error("the server asks to come back in {} s", .0.as_secs())]
+    Limited(Duration),
+    /// The server has closed the connection.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// Nothing came for [`DEAD_AFTER`].
+    #[error("connection lost: the server is silent")]
+    Silent,
+    /// There is no token to show.
+    #[error("cannot read {0}: {1}")]
+    TokenFile(String, io::Error),
+    /// The server cannot be reached.
+    #[error(transparent)]
+    Dial(DialError),
+    /// The connection has broken.
+    #[error("connection lost: {0}")]
+    Socket(#[from] Box<tungstenite::Error>),
+    /// The queue is closed.
+    #[error(transparent)]
+    Queue(#[from] Closed),
+}
+
+impl From<tungstenite::Error> for End {
+    fn from(error: tungstenite::Error) -> Self {
+        Self::Socket(Box::new(error))
+    }
+}
+
+impl From<DialError> for End {
+    fn from(error: DialError) -> Self {
+        let asked = match &error {
+            DialError::Handshake(error) => retry_after_header(error),
+            _ => None,
+        };
+        asked.map_or(Self::Dial(error), Self::Limited)
+    }
+}
+
+/// A connection that the server has welcomed.
+pub struct Connection<'a> {
+    config: &'a Config,
+    gateway: &'a Gateway,
+    socket: WebSocket,
+    queue: Handle,
+    window: Window,
+    encoder: Encoder,
+    heard: Instant,
+    pinged: bool,
+    stopping: bool,
+}
+
+enum Input {
+    Message(Message),
+    Appended,
+    FlushDue,
+    PingDue,
+    Silent,
+    Stopping,
+}
+
+impl<'a> Connection<'a> {
+    /// Dials, authenticates, and goes on after what the server has committed.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses.
+    pub async fn open(config: &'a Config, gateway: &'a Gateway, queue: Handle) -> Result<Self, End> {
+        let ca_file = config.ca_file.as_ref().map(|path| path.get_ref().as_path());
+        let mut socket = dial::websocket(&config.url.0, SUBPROTOCOL_AGENT, ca_file).await?;
+        let auth = auth(config, gateway, &queue).await?;
+        send(&mut socket, text(&auth)).await?;
+        let welcome = timeout(WELCOME_WITHIN, welcome(&mut socket))
+            .await
+            .map_err(|_| End::Silent)??;
+        let committed = Position {
+            seq: welcome.last_seq.flatten().unwrap_or(0),
+            event: welcome.last_event.flatten().unwrap_or(0),
+            device: 0,
+        };
+        let end = queue.end();
+        if committed.seq > end.seq || committed.event > end.event {
+            let reason = "the server has numbers that this agent never gave";
+            return Err(End::QueueTaken(reason.into()));
+        }
+        queue.release(welcome.last_seq.flatten(), welcome.last_event.flatten()).await?;
+        let granted = welcome.window.map_or(DEFAULT_WINDOW, |window| {
+            usize::try_from(window).unwrap_or(usize::MAX)
+        });
+        Ok(Self {
+            config,
+            gateway,
+            socket,
+            queue,
+            window: Window::new(granted, committed, config.flush),
+            encoder: Encoder::default(),
+            heard: clock::monotonic(),
+            pinged: false,
+            stopping: false,
+        })
+    }
+
+    /// Serves until the connection ends, or `stopping` is cancelled and everything is committed.
+    pub async fn serve(mut self, stopping: &CancellationToken) -> End {
+        loop {
+            if self.stopping && self.is_settled() {
+                let goodbye = CloseFrame {
+                    code: WireCode::Normal,
+                    reason: Utf8Bytes::from_static("stopping"),
+                };
+                // The server has everything; whether it hears the goodbye changes nothing.
+                let _ = self.socket.close(Some(goodbye)).await;
+                return End::Stopped;
+            }
+            let step = match self.next(stopping).await {
+                Ok(input) => self.apply(input).await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn next(&mut self, stopping: &CancellationToken) -> Result<Input, End> {
+        let due = self.flush_due();
+        let flush_at = due.unwrap_or(self.heard);
+        let ping_at = self.heard + if self.pinged { DEAD_AFTER } else { PING_AFTER };
+        let queue = &mut self.queue;
+        let appended = async {
+            match due {
+                Some(_) => queue.urgent().await,
+                None => queue.appended().await,
+            }
+        };
+        tokio::select! {
+            message = self.socket.next() => match message {
+                Some(message) => Ok(Input::Message(message?)),
+                None => Err(End::Lost("the server has closed it".into())),
+            },
+            appended = appended => Ok(appended.map(|()| Input::Appended)?),
+            () = sleep_until(flush_at), if due.is_some() => Ok(Input::FlushDue),
+            () = sleep_until(ping_at) => Ok(if self.pinged { Input::Silent } else { Input::PingDue }),
+            () = stopping.cancelled(), if !self.stopping => Ok(Input::Stopping),
+        }
+    }
+
+    async fn apply(&mut self, input: Input) -> Result<(), End> {
+        match input {
+            Input::Message(message) => {
+                self.heard = clock::monotonic();
+                self.pinged = false;
+                match parse(message)? {
+                    Some(message) => self.heed(message).await,
+                    None => Ok(()),
+                }
+            }
+            Input::FlushDue => self.flush().await,
+            Input::PingDue => {
+                self.pinged = true;
+                send(&mut self.socket, Message::Ping(Default::default())).await
+            }
+            Input::Silent => Err(End::Silent),
+            // What follows from these is computed anew before the next wait.
+            Input::Appended => Ok(()),
+            Input::Stopping => {
+                self.stopping = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns when something may go: events and settings at once, readings at the next flush.
+    fn flush_due(&self) -> Option<Instant> {
+        let now = clock::monotonic();
+        let (end, sent) = (self.queue.end(), self.window.sent());
+        if end.event > sent.event || end.device > sent.device {
+            return Some(now);
+        }
+        let may_go = end.seq > sent.seq && self.window.room().is_some();
+        match self.stopping {
+            true => may_go.then_some(now),
+            false => may_go.then(|| self.window.flush_due(now)),
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.window.sent() == self.queue.end() && self.window.is_settled()
+    }
+
+    /// Sends what waits, as far as the window admits it.
+    async fn flush(&mut self) -> Result<(), End> {
+        let live_since = clock::now().minus(LIVE_WITHIN + self.config.flush);
+        let is_behind = loop {
+            let room = self.window.room();
+            let limits = Limits {
+                readings: room.map_or(0, |_| FRAME_READINGS),
+                bytes: room.unwrap_or(0).min(FRAME_BYTES).saturating_sub(FRAME_OVERHEAD),
+                live_since,
+            };
+            let chunk = self.queue.read(self.window.sent(), limits).await?;
+            let more = chunk.more;
+            if !self.send_chunk(chunk).await? || !more {
+                break more;
+            }
+        };
+        self.window.flushed(clock::monotonic(), is_behind);
+        Ok(())
+    }
+
+    /// Sends a chunk; returns whether its readings went.
+    async fn send_chunk(&mut self, chunk: Chunk) -> Result<bool, End> {
+        for device in chunk.devices {
+            send(&mut self.socket, text(&AgentMessage::Device(device))).await?;
+            self.window.device_sent();
+        }
+        for event in chunk.events {
+            let seq = event.seq;
+            send(&mut self.socket, text(&AgentMessage::Status(event))).await?;
+            self.window.event_sent(seq);
+        }
+        let estimate = chunk.readings.iter().map(frame_bytes).sum::<usize>() + FRAME_OVERHEAD;
+        if chunk.readings.is_empty() || !self.window.admits(estimate) {
+            return Ok(false);
+        }
+        let mut frame = Vec::new();
+        let header = FrameHeader {
+            historical: chunk.historical,
+            first: chunk.first,
+        };
+        header.write(&mut frame);
+        if chunk.historical {
+            self.encoder.encode_self_contained(&chunk.readings, &mut frame);
+        } else {
+            self.encoder.encode(&chunk.readings, &mut frame);
+        }
+        let last = chunk.first + chunk.readings.len() as u64 - 1;
+        self.window.frame_sent(last, frame.len());
+        send(&mut self.socket, Message::Binary(frame.into())).await?;
+        Ok(true)
+    }
+
+    async fn heed(&mut self, message: ServerMessage) -> Result<(), End> {
+        match message {
+            ServerMessage::Ack(Ack { seq, event }) => {
+                self.window.acknowledged(seq.unwrap_or(0), event.unwrap_or(0));
+                self.queue.release(seq, event).await?;
+            }
+            ServerMessage::AuthExpiring { expires_at } => {
+                debug!(%expires_at, "the token is about to expire");
+                let auth = auth(self.config, self.gateway, &self.queue).await?;
+                send(&mut self.socket, text(&auth)).await?;
+            }
+            ServerMessage::AuthResponse(welcome) => accepted(welcome).map(drop)?,
+            ServerMessage::Error(refusal) => {
+                warn!(seq = refusal.seq, "the server refuses a message: {}", refusal.message);
+            }
+            ServerMessage::Other => {}
+        }
+        Ok(())
+    }
+}
+
+async fn send(socket: &mut WebSocket, message: Message) -> Result<(), End> {
+    // A write that blocks for so long means that nobody reads there any more.
+    timeout(DEAD_AFTER, socket.send(message))
+        .await
+        .map_err(|_| End::Silent)?
+        .map_err(End::from)
+}
+
+fn text(message: &AgentMessage) -> Message {
+    let text = serde_json::to_string(message).expect("messages have text keys and finite numbers");
+    Message::text(text)
+}
+
+async fn auth(config: &Config, gateway: &Gateway, queue: &Handle) -> Result<AgentMessage, End> {
+    let path = config.token_file.get_ref();
+    let token = std::fs::read_to_string(path)
+        .map_err(|error| End::TokenFile(path.display().to_string(), error))?;
+    Ok(AgentMessage::Auth(Auth {
+        token: token.trim().into(),
+        queue: Some(queue.id().await?),
+        gateway: Some(Gateway {
+            time: clock::now(),
+            ..gateway.clone()
+        }),
+    }))
+}
+
+/// Reads until the server has answered the authentication.
+async fn welcome(socket: &mut WebSocket) -> Result<Welcome, End> {
+    while let Some(message) = socket.next().await {
+        if let Some(ServerMessage::AuthResponse(welcome)) = parse(message?)? {
+            return accepted(welcome);
+        }
+    }
+    Err(End::Lost("the server has closed it".into()))
+}
+
+fn accepted(welcome: Welcome) -> Result<Welcome, End> {
+    if welcome.success {
+        return Ok(welcome);
+    }
+    let why = [welcome.message, welcome.reason].into_iter().flatten().next();
+    let why = why.unwrap_or_else(|| "no reason given".into());
+    match (welcome.error, welcome.retry_after) {
+        (Some(ErrorCode::RateLimited | ErrorCode::ConnectionLimit), seconds) | (None, seconds @ Some(_)) => {
+            Err(End::Limited(Duration::from_secs(seconds.unwrap_or(0))))
+        }
+        (Some(ErrorCode::Forbidden), _) if names_queue(&why) => Err(End::QueueTaken(why)),
+        _ => Err(End::Refused(why)),
+    }
+}
+
+/// Reads a frame of the server; pings, pongs and what this version does not know are `None`.
+fn parse(message: Message) -> Result<Option<ServerMessage>, End> {
+    match message {
+        Message::Text(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| End::Lost(format!("the server sends no message of this protocol: {error}"))),
+        Message::Close(frame) => Err(closed(frame)),
+        Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> End {
+    let Some(CloseFrame { code, reason }) = frame else {
+        return End::Lost("the server has closed it".into());
+    };
+    let is = |own: CloseCode| u16::from(code) == own.as_u16();
+    if is(CloseCode::InvalidToken) || is(CloseCode::Forbidden) && !names_queue(&reason) {
+        return End::Refused(reason.to_string());
+    }
+    if is(CloseCode::Forbidden) {
+        return End::QueueTaken(reason.to_string());
+    }
+    if is(CloseCode::Limited) {
+        return End::Limited(asked_pause(&reason));
+    }
+    End::Lost(format!("{} {reason}", u16::from(code)))
+}
+
+/// A refusal of the numbering says so; any other is about the token.
+fn names_queue(reason: &str) -> bool {
+    reason.contains("queue")
+}
+
+/// Reads `retry_after=SECONDS` in a close reason.
+fn asked_pause(reason: &str) -> Duration {
+    let digits = reason.split("retry_after=").nth(1).unwrap_or_default();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let seconds = digits.get(..end).and_then(|digits| digits.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
+}
+
+/// A server that is full says so before there is a WebSocket.
+fn retry_after_header(error: &tungstenite::Error) -> Option<Duration> {
+    let tungstenite::Error::Http(response) = error else {
+        return None;
+    };
+    let seconds = response.headers().get(http::header::RETRY_AFTER)?;
+    seconds.to_str().ok()?.parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_frame_says_what_to_do() {
+        let check = |code: u16, reason: &'static str, expected: &str| {
+            let frame = CloseFrame {
+                code: code.into(),
+                reason: Utf8Bytes::from_static(reason),
+            };
+            let end = format!("{:?}", closed(Some(frame)));
+            assert!(end.starts_with(expected), "{code} {reason}: {end}");
+        };
+        check(4401, "expired", "Refused");
+        check(4403, "the scope uplink is missing", "Refused");
+        check(4403, "another connection uses this queue", "QueueTaken");
+        check(4429, "retry_after=17", "Limited(17s)");
+        check(4429, "limit; retry_after=3;", "Limited(3s)");
+        check(4429, "", "Limited(0ns)");
+        check(1001, "going away", "Lost");
+    }
+}

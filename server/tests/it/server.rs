@@ -1,0 +1,303 @@
+//! The language of these tests: a server of their own, agents and subscribers.
+
+use std::{
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value as Json, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+
+/// How long anything may take: far more than it does, so that only what is broken fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running server, which ends with the test.
+pub(crate) struct Server {
+    child: Child,
+    /// Reads what the server says, so that it never waits for us.
+    _log: JoinSet<()>,
+    /// Host and port.
+    pub address: String,
+    dir: tempfile::TempDir,
+    config: String,
+}
+
+impl Server {
+    /// Starts a server on an empty data directory.
+    pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// Starts a server with these lines of configuration.
+    pub(crate) async fn with(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (child, _log, address) = spawn(dir.path(), config).await;
+        Self { child, _log, address, dir, config: config.to_owned() }
+    }
+
+    /// Kills the server as a power cut would, and starts it again on the same data.
+    pub(crate) async fn crash_and_restart(&mut self) {
+        self.child.kill().await.unwrap();
+        (self.child, self._log, self.address) = spawn(self.dir.path(), &self.config).await;
+    }
+
+    /// Asks the server to stop; returns its exit code.
+    pub(crate) async fn stop(&mut self) -> Option<i32> {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").arg(id).status().await.unwrap().success());
+        let ended = timeout(DEADLINE, self.child.wait()).await;
+        ended.expect("the server stops").unwrap().code()
+    }
+
+    /// Stops the server and starts it again on the same data.
+    pub(crate) async fn restart(&mut self) {
+        assert_eq!(self.stop().await, Some(0));
+        (self.child, self._log, self.address) = spawn(self.dir.path(), &self.config).await;
+    }
+
+    /// Changes the configuration and has it read again.
+    pub(crate) async fn reload(&self, config: &str) {
+        write_config(self.dir.path(), config);
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().await.unwrap().success());
+    }
+
+    /// The folder of the configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Signs a token.
+    pub(crate) async fn token(&self, sub: &str, scope: Option<&str>, devices: Option<&str>) -> String {
+        let mut command = Command::new(PROGRAM);
+        command.args(["token", "--sub", sub, "--data"]).arg(self.dir.path().join("data"));
+        command.args(scope.into_iter().flat_map(|scope| ["--scope", scope]));
+        command.args(devices.into_iter().flat_map(|devices| ["--devices", devices]));
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Connects to a path.
+    pub(crate) async fn connect(&self, path: &str) -> Client {
+        let request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
+        Client(socket)
+    }
+
+    /// Connects a subscriber who may do everything but send.
+    pub(crate) async fn subscriber(&self) -> Client {
+        let mut client = self.connect("/ws").await;
+        client.authenticate(&self.token("ops", Some("admin"), None).await).await;
+        client
+    }
+
+    /// Connects an agent that speaks JSON.
+    pub(crate) async fn agent(&self, sub: &str, queue: Option<&str>) -> Client {
+        let mut client = self.connect("/uplink").await;
+        let token = self.token(sub, Some("uplink"), None).await;
+        client.send(json!({"type": "auth", "token": token, "queue": queue})).await;
+        let answer = client.next().await;
+        assert_eq!(answer["success"], true, "{answer}");
+        client
+    }
+
+    /// Sends a request; returns the status and the body.
+    pub(crate) async fn http(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
+        let headers = format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
+        self.raw(method, path, &headers, body).await
+    }
+
+    /// The same with these headers.
+    pub(crate) async fn raw(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+            self.address,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let head_end = loop {
+            let mut piece = [0; 4096];
+            let count = timeout(DEADLINE, stream.read(&mut piece)).await.unwrap().unwrap();
+            answer.extend_from_slice(&piece[..count]);
+            let found = answer.windows(4).position(|window| window == b"\r\n\r\n");
+            assert!(count > 0 || found.is_some(), "the server answers {request}");
+            if let Some(at) = found {
+                break at + 4;
+            }
+        };
+        let head = String::from_utf8_lossy(&answer[..head_end]).into_owned();
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+        });
+        let length: usize = length.unwrap_or(0);
+        while answer.len() < head_end + length {
+            let mut piece = [0; 4096];
+            let count = timeout(DEADLINE, stream.read(&mut piece)).await.unwrap().unwrap();
+            assert!(count > 0);
+            answer.extend_from_slice(&piece[..count]);
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, String::from_utf8(answer.split_off(head_end)).unwrap())
+    }
+}
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_valtronics-server");
+
+fn write_config(dir: &Path, config: &str) {
+    let text = format!("listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\n{config}\n");
+    std::fs::write(dir.join("server.toml"), text).unwrap();
+}
+
+/// Starts the program, and waits until it says on which port it listens.
+async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
+    write_config(dir, config);
+    let mut child = Command::new(PROGRAM)
+        .arg("--config")
+        .arg(dir.join("server.toml"))
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut seen = String::new();
+    let address = timeout(DEADLINE, async {
+        loop {
+            let line = lines.next_line().await.unwrap();
+            let line = line.unwrap_or_else(|| panic!("the server ended: {seen}"));
+            let said: Json = serde_json::from_str(&line).unwrap_or_default();
+            if said["message"] == "listening" {
+                break said["address"].as_str().unwrap().to_owned();
+            }
+            seen.push_str(&line);
+        }
+    });
+    let address = address.await.expect("the server listens");
+    let mut log = JoinSet::new();
+    log.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    (child, log, address)
+}
+
+/// One side of a WebSocket.
+pub(crate) struct Client(WebSocketStream<TcpStream>);
+
+impl Client {
+    /// Sends a message.
+    pub(crate) async fn send(&mut self, message: Json) {
+        self.0.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    /// Sends a frame as it is.
+    pub(crate) async fn send_frame(&mut self, frame: Message) {
+        self.0.send(frame).await.unwrap();
+    }
+
+    /// Returns the next message as it stands on the wire.
+    pub(crate) async fn next_text(&mut self) -> String {
+        loop {
+            let next = timeout(DEADLINE, self.0.next()).await.expect("a message comes");
+            match next {
+                Some(Ok(Message::Text(text))) => return text.as_str().to_owned(),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("instead of a message came {other:?}"),
+            }
+        }
+    }
+
+    /// Returns the next message.
+    pub(crate) async fn next(&mut self) -> Json {
+        serde_json::from_str(&self.next_text().await).unwrap()
+    }
+
+    /// Returns the next message of a type; others are passed over.
+    pub(crate) async fn next_of(&mut self, kind: &str) -> Json {
+        loop {
+            let message = self.next().await;
+            if message["type"] == kind {
+                return message;
+            }
+        }
+    }
+
+    /// Sends a message and returns the next one.
+    pub(crate) async fn ask(&mut self, message: Json) -> Json {
+        self.send(message).await;
+        self.next().await
+    }
+
+    /// Authenticates; returns the answer.
+    pub(crate) async fn authenticate(&mut self, token: &str) -> Json {
+        let answer = self.ask(json!({"type": "auth", "token": token})).await;
+        assert_eq!(answer["success"], true, "{answer}");
+        answer
+    }
+
+    /// Subscribes without a snapshot; returns the answer.
+    pub(crate) async fn subscribe(&mut self, channel: &str) -> Json {
+        let request = json!({"type": "subscribe", "channel": channel, "snapshot": false});
+        let answer = self.ask(request).await;
+        assert_eq!(answer["success"], true, "{answer}");
+        answer
+    }
+
+    /// Checks that everything sent so far has been handled, and nothing came of it.
+    pub(crate) async fn expect_silence(&mut self) {
+        let answer = self.ask(json!({"type": "ping", "timestamp": "silence"})).await;
+        assert_eq!(answer["timestamp"], "silence", "{answer}");
+    }
+
+    /// Sends readings and waits until they are acknowledged.
+    pub(crate) async fn readings(&mut self, seq: u64, device: &str, readings: Json) {
+        let message = json!({"type": "readings", "seq": seq, "device": device, "readings": readings});
+        let answer = self.ask(message).await;
+        assert_eq!(answer, json!({"type": "ack", "seq": seq}));
+    }
+
+    /// Waits for the end; returns the close code and the reason.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        loop {
+            let next = timeout(DEADLINE, self.0.next()).await.expect("the connection ends");
+            match next {
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return (frame.code.into(), frame.reason.as_str().to_owned());
+                }
+                Some(Ok(_)) => {}
+                other => panic!("instead of a close came {other:?}"),
+            }
+        }
+    }
+}
+
+impl Client {
+    /// The frames as they come.
+    pub(crate) fn stream(&mut self) -> &mut WebSocketStream<TcpStream> {
+        &mut self.0
+    }
+}
+
+impl Server {
+    /// Connects with a request that is already made.
+    pub(crate) async fn connect_with(&self, request: tokio_tungstenite::tungstenite::handshake::client::Request) -> Client {
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
+        Client(socket)
+    }
+}

@@ -1,0 +1,118 @@
+//! `/uplink` for agents that others write: numbers, acknowledgements, refusals.
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::server::Server;
+
+#[tokio::test]
+async fn a_numbering_goes_on_where_it_was() {
+    let mut server = Server::start().await;
+    let token = server.token("site", Some("uplink"), None).await;
+    let auth = json!({"type": "auth", "token": token, "queue": "q1"});
+    let mut agent = server.connect("/uplink").await;
+    let answer = agent.ask(auth.clone()).await;
+    assert_eq!((&answer["success"], &answer["last_seq"]), (&json!(true), &json!(null)));
+    assert!(answer.as_object().unwrap().contains_key("last_seq"));
+    agent.readings(17, "boiler", json!([{"metric": "t", "value": 1}])).await;
+    server.crash_and_restart().await;
+    let mut agent = server.connect("/uplink").await;
+    assert_eq!(agent.ask(auth.clone()).await["last_seq"], 17);
+    let mut client = server.subscriber().await;
+    client.subscribe("telemetry").await;
+    agent.readings(17, "boiler", json!([{"metric": "t", "value": 2}])).await;
+    agent.readings(18, "boiler", json!([{"metric": "t", "value": 3}])).await;
+    let update = client.next().await;
+    assert_eq!(update["telemetry"]["t"]["value"], 3, "17 was known");
+
+    let mut newer = server.connect("/uplink").await;
+    assert_eq!(newer.ask(auth).await["last_seq"], 18);
+    assert_eq!(agent.closed().await.0, 4403);
+    let fresh = json!({"type": "auth", "token": token, "queue": "q2"});
+    assert_eq!(server.connect("/uplink").await.ask(fresh).await["last_seq"], json!(null));
+}
+
+#[tokio::test]
+async fn a_bad_message_is_refused_alone() {
+    let server = Server::start().await;
+    let mut agent = server.agent("site", Some("q")).await;
+    let good = |seq: u64| json!({"type": "readings", "seq": seq, "device": "d",
+        "readings": [{"metric": "t", "value": seq}]});
+    let bad = json!({"type": "readings", "seq": 2, "device": "d", "readings": [{"metric": "t", "value": null}]});
+    agent.send(json!([good(1), bad, good(3)])).await;
+    let refusal = agent.next().await;
+    assert_eq!((&refusal["type"], &refusal["seq"]), (&json!("error"), &json!(2)));
+    assert_eq!(refusal["error"], "invalid_message");
+    assert_eq!(agent.next().await, json!({"type": "ack", "seq": 3}));
+    for frame in ["nonsense", "[1]", "{}", r#"{"type":"shout","seq":4}"#] {
+        agent.send_frame(Message::text(frame)).await;
+        assert_eq!(agent.next().await["type"], "error", "{frame}");
+    }
+    agent.send_frame(Message::binary(vec![1])).await;
+    assert_eq!(agent.next().await["error"], "invalid_json");
+    agent.readings(5, "d", json!([{"metric": "t", "value": 5}])).await;
+}
+
+#[tokio::test]
+async fn a_token_without_the_scope_may_not_send() {
+    let server = Server::start().await;
+    let mut agent = server.connect("/uplink").await;
+    let token = server.token("ops", Some("admin"), None).await;
+    let answer = agent.ask(json!({"type": "auth", "token": token})).await;
+    assert_eq!((&answer["success"], &answer["error"]), (&json!(false), &json!("forbidden")));
+    assert_eq!(agent.closed().await.0, 4403);
+    let mut agent = server.connect("/uplink").await;
+    let answer = agent.ask(json!({"type": "auth", "token": "x"})).await;
+    assert_eq!((&answer["error"], &answer["reason"]), (&json!("invalid_token"), &json!("malformed")));
+    assert_eq!(agent.closed().await.0, 4401);
+}
+
+#[tokio::test]
+async fn equal_names_under_two_subjects_are_two_devices() {
+    let server = Server::start().await;
+    let (mut one, mut other) = (server.agent("one", None).await, server.agent("other", None).await);
+    one.readings(1, "boiler", json!([{"metric": "t", "value": 1}])).await;
+    other.readings(1, "boiler", json!([{"metric": "t", "value": 2}])).await;
+    let token = server.token("ops", None, None).await;
+    let (_, body) = server.http("GET", "/api/v1/devices", &token, "").await;
+    assert!(body.contains(r#""key":"one/boiler""#) && body.contains(r#""key":"other/boiler""#), "{body}");
+}
+
+#[tokio::test]
+async fn a_subject_has_so_many_devices() {
+    let server = Server::with("[limits]\ndevices_per_sub = 2\nmetrics_per_device = 2").await;
+    let mut agent = server.agent("site", Some("q")).await;
+    let of = |seq: u64, device: &str, metric: &str| json!({"type": "readings", "seq": seq,
+        "device": device, "readings": [{"metric": metric, "value": 1}]});
+    agent.send(json!([of(1, "a", "t"), of(2, "b", "t"), of(3, "c", "t"), of(4, "a", "h")])).await;
+    let refusal = agent.next().await;
+    assert_eq!((&refusal["seq"], &refusal["error"]), (&json!(3), &json!("invalid_message")));
+    assert!(refusal["message"].as_str().unwrap().contains("\"c\""), "{refusal}");
+    assert_eq!(agent.next().await, json!({"type": "ack", "seq": 4}));
+    assert_eq!(agent.ask(of(5, "a", "x")).await["seq"], 5);
+    agent.readings(6, "b", json!([{"metric": "t", "value": 1}])).await;
+}
+
+#[tokio::test]
+async fn a_clock_far_ahead_freezes_nothing() {
+    let server = Server::start().await;
+    let mut client = server.subscriber().await;
+    client.subscribe("telemetry").await;
+    let mut agent = server.agent("site", None).await;
+    let far = json!([{"metric": "t", "value": 1, "timestamp": "2124-01-01T00:00:00Z"}]);
+    agent.readings(1, "d", far).await;
+    let update = client.next().await;
+    let at = update["telemetry"]["t"]["timestamp"].as_str().unwrap();
+    assert!(at < "2124", "the receipt replaces it: {at}");
+    agent.readings(2, "d", json!([{"metric": "t", "value": 2}])).await;
+    assert_eq!(client.next().await["telemetry"]["t"]["value"], 2);
+}
+
+#[tokio::test]
+async fn a_frame_too_big_ends_the_connection() {
+    let server = Server::start().await;
+    let mut agent = server.agent("site", None).await;
+    let text = format!("\"{}\"", "x".repeat(1024 * 1024));
+    agent.send_frame(Message::text(text)).await;
+    assert_eq!(agent.closed().await.0, 1009);
+}
