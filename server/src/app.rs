@@ -87,7 +87,7 @@ impl Running {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         let keys = Keys::load(&config.auth, &config.folder, &config.data_dir, true)?;
         let file_rules = load_rules(config)?;
-        let (store, restored) = Store::open(&config.data_dir, clock::now())?;
+        let (store, restored) = Store::open(&config.data_dir)?;
         let listener = listen::bind(config.listen)
             .await
             .with_context(|| format!("listening on {}", config.listen))?;

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis};
+use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq};
 
-use super::{RING, StoreError, journal, registry::Registry};
-use crate::commit::{
-    CommittedAlert, CommittedEvent, Lane, QueueKey, RegistryChange, Row, Severities,
+use super::{StoreError, journal, registry::Registry};
+use crate::{
+    commit::{CommittedAlert, CommittedEvent, Lane, QueueKey, RegistryChange, Row, Severities},
+    state::RING,
 };
 
 /// What the store holds when it is opened.
@@ -37,12 +38,7 @@ pub struct Restored {
     pub last_values: Vec<Row>,
 }
 
-pub(super) fn load(
-    db: &Connection,
-    registry: &Registry,
-    now: UnixMillis,
-) -> Result<Restored, StoreError> {
-    let _ = now;
+pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, StoreError> {
     let last_seq = |channel: Channel| -> Result<Seq, StoreError> {
         let sql = "SELECT ifnull(max(seq), 0) FROM events WHERE channel = ?1";
         let seq: i64 = db.query_row(sql, [channel as u8], |row| row.get(0))?;

@@ -1,8 +1,8 @@
 //! The file and its tables. A migration that shipped never changes.
 
 use std::{
-    fs::{DirBuilder, File},
-    os::unix::fs::DirBuilderExt,
+    fs::{DirBuilder, File, OpenOptions},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
     time::Duration,
 };
@@ -15,7 +15,8 @@ use super::StoreError;
 const APPLICATION_ID: u32 = 0x5661_6c74;
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
     CREATE TABLE devices (
@@ -71,13 +72,20 @@ const MIGRATIONS: [&str; 1] = ["
     );
     CREATE INDEX open_alerts ON alerts (id) WHERE NOT resolved;
     CREATE TABLE rules (name TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE INDEX journal_by_receipt ON journal (received_at);
+    ALTER TABLE alerts ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE alerts SET seq = json ->> '$.seq';
+    CREATE INDEX resolved_alerts ON alerts (seq) WHERE resolved;
+",
+];
 
 /// Makes the data directory and holds it for this process alone.
 pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
     let at = |error| StoreError::Io { path: dir.to_path_buf(), error };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at)?;
-    let file = File::create(dir.join("lock")).map_err(at)?;
+    let file = private(&dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_path_buf())),
@@ -85,16 +93,33 @@ pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// Opens a file, or makes it, for the server's user alone.
+fn private(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreError::Io { path: path.to_path_buf(), error })
+}
+
 /// Opens the file and brings its tables up to date.
 pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
+    migrate_to(dir, MIGRATIONS.len())
+}
+
+/// Opens the file and brings its tables to a version at least.
+pub(super) fn migrate_to(dir: &Path, target: usize) -> Result<Connection, StoreError> {
     let path = dir.join("valtronics.db");
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // SQLite would let everybody read it; its other files take over these rights.
+    drop(private(&path)?);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(&path, flags)?;
     db.busy_timeout(Duration::from_secs(5))?;
     let version: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == 0 {
+    let pages: u32 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if pages == 0 {
         // These cannot be changed once there is a table.
         db.pragma_update(None, "page_size", 4096)?;
         db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -111,7 +136,8 @@ pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
-    for (migration, to) in MIGRATIONS.iter().zip(1_u32..).skip(version as usize) {
+    let steps = MIGRATIONS.iter().zip(1_u32..).take(target).skip(version as usize);
+    for (migration, to) in steps {
         let transaction = db.transaction()?;
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "user_version", to)?;
