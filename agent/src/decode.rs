@@ -168,7 +168,10 @@ impl Decoder {
             match guess.add(line, self.context.now) {
                 Guessed::Open => return,
                 Guessed::Dropped => return self.count(Outcome::Foreign),
-                Guessed::Decided(format, kept) => self.decide(format, kept, out),
+                Guessed::Decided(format, kept, foreign) => {
+                    self.counts.foreign += foreign;
+                    self.decide(format, kept, out);
+                }
             }
         }
         let (begin, known) = (out.len(), self.context.names.len());

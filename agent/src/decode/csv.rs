@@ -25,6 +25,8 @@ pub struct Csv {
     has_header: bool,
     /// A row has had these columns.
     is_proven: bool,
+    /// A row had a number, so that a line of words is none.
+    has_numbers: bool,
     /// The device was connected anew and may say its header again.
     is_reopened: bool,
     /// The shape of rows that do not fit, and how many came.
@@ -41,6 +43,7 @@ impl Csv {
             separator: b',',
             has_header: false,
             is_proven: false,
+            has_numbers: false,
             is_reopened: false,
             odd: ((0, 0), 0),
         }
@@ -82,13 +85,14 @@ impl Csv {
         (self.is_proven, self.is_reopened, self.odd.1) = (true, false, 0);
         for (field, label) in fields.iter().zip(&self.columns) {
             let field = field.trim();
-            if is_nothing(field) {
+            if is_nothing(field) || label.metric.is_empty() {
                 continue;
             }
             let comma_is_decimal = self.separator != b',';
             let (value, unit) = kv::number_with_unit(field)
                 .or_else(|| Some((number(field).filter(|_| comma_is_decimal)?, None)))
                 .unwrap_or_else(|| (Value::Text(field.into()), None));
+            self.has_numbers |= value.as_f64().is_some();
             let unit = unit.map(|unit| context.name(unit)).or_else(|| label.unit.clone());
             out.push(context.sample(Arc::clone(&label.metric), value, unit));
         }
@@ -99,7 +103,10 @@ impl Csv {
     fn header(&mut self, fields: &[Cow<'_, str>], context: &mut Context) -> Option<Outcome> {
         let fits = fields.len() == self.columns.len();
         if !self.configured.is_empty() {
-            return Some(if fits { Outcome::Good } else { Outcome::Foreign });
+            // The first line of words is the device's own header, where there are only words.
+            let is_row = fits && !self.has_numbers && std::mem::replace(&mut self.has_header, true);
+            let outcome = if fits { Outcome::Good } else { Outcome::Foreign };
+            return (!is_row).then_some(outcome);
         }
         let columns = fields.iter().map(|field| context.label(field.trim()));
         let columns: Vec<Label> = columns.collect();
@@ -141,15 +148,17 @@ pub(super) fn number(field: &str) -> Option<Value> {
     })
 }
 
-/// Tells whether every field is a word.
+/// Tells whether every field is a word, but for those that are empty: many lines end with a
+/// separator.
 pub(super) fn is_header(fields: &[Cow<'_, str>]) -> bool {
-    let is_word = |field: &Cow<'_, str>| {
-        let field = field.trim();
+    let is_word = |field: &str| {
         field.starts_with(|c: char| c.is_alphabetic() || c == '_')
             && !is_nothing(field)
             && kv::number_with_unit(field).is_none()
     };
-    !fields.is_empty() && fields.iter().all(is_word)
+    let filled = fields.iter().map(|field| field.trim()).filter(|field| !field.is_empty());
+    let mut filled = filled.peekable();
+    filled.peek().is_some() && filled.all(is_word)
 }
 
 /// Finds what separates the columns: the first of these that stands in the line.

@@ -1,7 +1,8 @@
 //! From bytes to lines, whatever comes.
 //!
 //! A line ends with CR, LF or both. Memory stays bounded: what is longer than [`MAX_LINE_BYTES`] is
-//! passed over up to its end. How the bytes are cut into pieces changes nothing.
+//! reported as soon as it is too long, for its end may never come, and passed over. How the bytes are
+//! cut into pieces changes nothing.
 
 /// The longest line: the longest that devices of this field send are a few hundred bytes.
 pub const MAX_LINE_BYTES: usize = 4096;
@@ -32,24 +33,23 @@ impl Lines {
                 emit(line, each);
                 continue;
             }
-            self.keep(line);
-            if std::mem::take(&mut self.too_long) {
-                each(Frame::Damaged("a line of more than 4096 bytes"));
-            } else {
+            self.keep(line, each);
+            if !std::mem::take(&mut self.too_long) {
                 emit(&self.partial, each);
             }
             self.partial.clear();
         }
-        self.keep(bytes);
+        self.keep(bytes, each);
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    fn keep(&mut self, bytes: &[u8], each: &mut impl FnMut(Frame<'_>)) {
         if self.too_long {
             return;
         }
         if self.partial.len() + bytes.len() > MAX_LINE_BYTES {
             self.too_long = true;
             self.partial.clear();
+            each(Frame::Damaged("a line of more than 4096 bytes"));
         } else {
             self.partial.extend(bytes);
         }
@@ -100,9 +100,11 @@ mod tests {
             assert_eq!(frames(&bytes, piece), whole, "{piece}");
         }
         let mut lines = Lines::default();
+        let mut reported = Vec::new();
         for _ in 0..1000 {
-            lines.feed(&[b'y'; 10_000], &mut |_| panic!("no line has ended"));
+            lines.feed(&[b'y'; 10_000], &mut |frame| reported.push(format!("{frame:?}")));
         }
+        assert_eq!(reported, ["Damaged(\"a line of more than 4096 bytes\")"]);
         assert!(lines.partial.capacity() <= 2 * MAX_LINE_BYTES);
     }
 }

@@ -35,16 +35,16 @@ pub(super) enum Guessed {
     Open,
     /// Nothing yet, and the oldest line was given up: it was none of any format.
     Dropped,
-    /// The format; the lines before are still to be read.
-    Decided(Format, Vec<Kept>),
+    /// The format, and so many lines that are not of it; the lines after them are still to be read.
+    Decided(Format, Vec<Kept>, u64),
 }
 
 impl Guess {
     /// Takes a line.
     pub(super) fn add(&mut self, line: &str, now: UnixMillis) -> Guessed {
         if let Some((format, from)) = self.format_with(line) {
-            self.kept.drain(..from);
-            return Guessed::Decided(format, std::mem::take(&mut self.kept));
+            let foreign = self.kept.drain(..from).count() as u64;
+            return Guessed::Decided(format, std::mem::take(&mut self.kept), foreign);
         }
         self.kept.push((now, line.to_owned()));
         if self.kept.len() <= LINES {

@@ -31,6 +31,9 @@ pub(super) fn line(line: &str, context: &mut Context, out: &mut Vec<Sample>) -> 
     }
     if documents(text, "", context, out) {
         Outcome::Good
+    } else if text.starts_with('[') && text.contains("] ") {
+        // A log: `[INFO] ready`.
+        Outcome::Foreign
     } else {
         Outcome::Damaged("a line that is no JSON")
     }
@@ -214,6 +217,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             map.next_value_seed(self.inner())?;
             self.path.truncate(length);
         }
+        take_unit(self.path, begin, self.context, self.out);
         if self.depth == 0 {
             self.context.take_time(self.path, begin, self.out);
             name_value(self.path, begin, self.context, self.out);
@@ -279,7 +283,20 @@ fn push(path: &mut String, name: &str) {
     path.push_str(name);
 }
 
-/// Reads `"metric":"t","value":1,"unit":"C"` among the samples of a document as one sample.
+/// Makes the unit of `"value":1,"unit":"C"` among the samples of an object.
+fn take_unit(prefix: &str, begin: usize, context: &mut Context, out: &mut Vec<Sample>) {
+    let find = |field: &str| {
+        let is_field = |sample: &Sample| local_name(&sample.metric, prefix) == Some(field);
+        Some(begin + out.get(begin..)?.iter().position(is_field)?)
+    };
+    let (Some(value), Some(unit)) = (find("value"), find("unit")) else { return };
+    let Some(Value::Text(spelled)) = out.get(unit).map(|sample| &sample.value) else { return };
+    let spelled = context.name(spelled);
+    out.iter_mut().skip(value).take(1).for_each(|sample| sample.unit = Some(spelled.clone()));
+    out.remove(unit);
+}
+
+/// Reads `"metric":"t","value":1` among the samples of a document as one sample.
 fn name_value(prefix: &str, begin: usize, context: &mut Context, out: &mut Vec<Sample>) {
     let fields = out.get(begin..).unwrap_or_default();
     let find = |field: &str| {
@@ -288,14 +305,13 @@ fn name_value(prefix: &str, begin: usize, context: &mut Context, out: &mut Vec<S
     let Some(mut value) = find("value").cloned() else { return };
     let text = |field: &str| find(field).map(|sample| sample.value.to_string());
     let name = ["metric", "name", "sensor"].into_iter().find_map(|field| Some((field, text(field)?)));
-    let (unit, device) = (text("unit"), text("device"));
-    let said = ["value", "unit", "device", name.as_ref().map_or("value", |(field, _)| field)];
+    let device = text("device");
+    let said = ["value", "device", name.as_ref().map_or("value", |(field, _)| field)];
     if let Some((_, name)) = &name {
         let mut path = prefix.to_owned();
         push(&mut path, name);
         value.metric = context.name(&path);
     }
-    value.unit = unit.map(|unit| context.name(&unit));
     let device = device.map(|device| context.name(&device));
     let mut place = 0;
     out.retain(|sample| {

@@ -44,6 +44,11 @@ pub(super) fn pairs(line: &str, context: &mut Context, out: &mut Vec<Sample>) ->
         let text = after.trim_start_matches([' ', '\t']);
         let (text, left) = text.split_at(text.find(SEPARATORS).unwrap_or(text.len()));
         let is_glued = words == 1 && after.len() == text.len() + left.len();
+        if text.ends_with(['=', ':']) {
+            // What stands before a label is prose: `INFO: temp: 21.5`.
+            rest = after.trim_start_matches([' ', '\t']);
+            continue;
+        }
         rest = left.trim_start_matches(SEPARATORS);
         let has_name = label.contains(char::is_alphabetic);
         if has_name && is_nothing(text) && !text.is_empty() {
@@ -54,7 +59,7 @@ pub(super) fn pairs(line: &str, context: &mut Context, out: &mut Vec<Sample>) ->
             let is_value = context.is_time_field(label) || (is_glued && is_word(text));
             is_value.then(|| (Value::Text(text.into()), None))
         });
-        let Some((value, mut unit)) = value.filter(|_| has_name) else {
+        let Some((value, mut unit)) = value.filter(|_| has_name && !goes_on(text, left)) else {
             pairs.other += 1;
             continue;
         };
@@ -104,6 +109,13 @@ fn unit_apart(left: &str) -> Option<(&str, &str)> {
     let (word, left) = left.split_at_checked(end)?;
     let is_label = left.trim_start().starts_with(['=', ':']);
     (unit::is_known(word) && !is_label).then_some((word, left))
+}
+
+/// Tells whether `21` is only a part of `21,5`, which may be one number or two: better none than a
+/// wrong one.
+fn goes_on(text: &str, left: &str) -> bool {
+    let digit = |c: char| c.is_ascii_digit();
+    text.ends_with(digit) && left.strip_prefix(',').is_some_and(|rest| rest.starts_with(digit))
 }
 
 fn is_word(text: &str) -> bool {

@@ -3,11 +3,12 @@
 //! `{name}` and `{name:unit}` are values, `*` is anything, a blank is any number of blanks, and the
 //! rest is itself. Matching takes a time in the order of the line's length for each part: each
 //! literal is looked for at its first place only. A value with a unit is a number; any other may be
-//! a word, which ends at a blank or where the pattern goes on.
+//! a word, which ends at a blank or where the pattern goes on. A known unit that is glued to a number
+//! belongs to it.
 
 use std::sync::Arc;
 
-use valtronics_protocol::{reading::is_name, value::Value};
+use valtronics_protocol::{reading::is_name, unit, value::Value};
 
 use super::{Context, Outcome, Sample, is_nothing, kv};
 
@@ -130,7 +131,9 @@ impl Pattern {
                         Some(Part::Literal(literal)) => &**literal,
                         Some(_) | None => " ",
                     };
-                    let (text, after) = rest.split_at(value_end(rest, next));
+                    let number_suffices =
+                        unit.is_some() || matches!(parts.peek(), Some(Part::Anything));
+                    let (text, glued, after) = split_value(rest, next, number_suffices);
                     rest = after;
                     if text.is_empty() {
                         return None;
@@ -138,7 +141,8 @@ impl Pattern {
                     let number = Value::parse_number(text);
                     let word = || (unit.is_none() && !is_nothing(text)).then(|| text.into());
                     if let Some(value) = number.or_else(|| word().map(Value::Text)) {
-                        let (metric, unit) = (context.name(name), unit.clone());
+                        let unit = unit.clone().or_else(|| Some(context.name(glued?)));
+                        let metric = context.name(name);
                         out.push(context.sample(metric, value, unit));
                     }
                 }
@@ -154,13 +158,28 @@ fn signed(text: &str, digit: usize) -> usize {
     before.trim_end_matches('.').trim_end_matches(['+', '-']).len()
 }
 
-/// A value ends where a number ends, or else where a word does: at `next`, at the latest.
-fn value_end(text: &str, next: &str) -> usize {
-    let number = kv::number_end(text);
-    if text.get(..number).is_some_and(|text| Value::parse_number(text).is_some()) {
-        return number;
+/// Splits off a value, and a known unit that is glued to it: a word that ends at `next` at the
+/// latest, or the number with which it begins, where nothing but a number makes sense.
+fn split_value<'l>(
+    text: &'l str,
+    next: &str,
+    number_suffices: bool,
+) -> (&'l str, Option<&'l str>, &'l str) {
+    let end = text.find(|c: char| c.is_whitespace() || matches!(c, ',' | ';'));
+    let end = end.unwrap_or(text.len());
+    let (word, after) = text.split_at(text.find(next).map_or(end, |next| next.min(end)));
+    let (number, behind) = word.split_at(kv::number_end(word));
+    if Value::parse_number(number).is_none() {
+        return (word, None, after);
     }
-    let word = text.find(|c: char| c.is_whitespace() || matches!(c, ',' | ';'));
-    let word = word.unwrap_or(text.len());
-    text.find(next).map_or(word, |next| next.min(word))
+    if unit::is_known(behind) {
+        return (number, Some(behind), after);
+    }
+    // `4f3a`, `12:30` and `2024-01-01` are words, `21.5*` is a number.
+    let joins = |c: char| c.is_alphanumeric() || matches!(c, '+' | '-' | '.' | ':' | '/' | '_');
+    if behind.starts_with(joins) && !number_suffices {
+        return (word, None, after);
+    }
+    let (number, after) = text.split_at(number.len());
+    (number, None, after)
 }

@@ -205,7 +205,7 @@ fn guesses_from_the_first_lines_and_loses_nothing() {
     check(guess(), "temp,hum\n1,2\n3,4\n", &["temp=1", "hum=2", "temp=3", "hum=4"], (3, 0, 0));
     let esp = "load:0x3fff0030,len:1184\nload:0x40078000,len:13232\nclock div:1\n";
     check(guess(), &format!("{esp}{{\"t\":1}}\n"), &["t=1"], (1, 0, 3));
-    check(guess(), &format!("{esp}1,2\n3,4\n"), &["c1=1", "c2=2", "c1=3", "c2=4"], (2, 0, 0));
+    check(guess(), &format!("{esp}1,2\n3,4\n"), &["c1=1", "c2=2", "c1=3", "c2=4"], (2, 0, 3));
     check(guess(), "Baud: 9600\nT: 1\nT: 2\n", &["Baud=9600", "T=1", "T=2"], (3, 0, 0));
     check(guess(), "T=1\n", &["T=1"], (1, 0, 0));
     check(guess(), "mp=1\n{\"t\":1}\nT=1 H=2\n", &["t=1"], (1, 0, 2));
@@ -259,4 +259,54 @@ fn topics() {
     for text in ["a/{metric}/{metric...}", "{metric...}/a", "a/#/b", "a/{device}/{device}", "a/x{device}", "a/b+"] {
         assert!(text.parse::<topic::Template>().is_err(), "{text}");
     }
+}
+
+#[test]
+fn half_of_a_decimal_comma_is_no_value() {
+    check(Format::Kv, "temp=21,5;hum=40\nacc=1,2,3\n", &["hum=40"], (1, 0, 1));
+    check(Format::Kv, "a=1,b=2, 3\n", &["a=1", "b=2"], (1, 0, 0));
+}
+
+#[test]
+fn prose_before_a_label_costs_no_reading() {
+    check(Format::Kv, "I (29) main: temp: 21.5\nmac: aa:bb:cc:dd:ee:01\n", &["temp=21.5"], (1, 0, 1));
+    let guess = Format::Guess(Guess::default());
+    check(guess, "INFO: temp: 21.5\nINFO: temp: 22.5\n", &["temp=21.5", "temp=22.5"], (2, 0, 0));
+    check(Format::Json, "[INFO] up\n[1,]\n", &[], (0, 1, 1));
+}
+
+#[test]
+fn a_header_may_end_with_a_separator() {
+    let text = "temp_C;hum;\n21.5;40;\ntemp_C;hum;\n22;41;\n";
+    let expected = ["temp=21.5 C", "hum=40", "temp=22 C", "hum=41"];
+    check(Format::Csv(Csv::new(&[])), text, &expected, (4, 0, 0));
+    check(Format::Guess(Guess::default()), text, &expected, (4, 0, 0));
+}
+
+#[test]
+fn rows_of_words_are_read_where_the_columns_are_configured() {
+    let csv = || Format::Csv(Csv::new(&["door".into(), "lock".into()]));
+    check(csv(), "d,l\nopen,off\nopen,off\n", &[
+        "door=open", "lock=off", "door=open", "lock=off",
+    ], (3, 0, 0));
+    check(csv(), "d,l\n1,2\nd,l\nbrown out\n", &["door=1", "lock=2"], (3, 0, 1));
+}
+
+#[test]
+fn a_unit_belongs_to_the_value_beside_it_at_any_depth() {
+    let text = "{\"t\":{\"unit\":\"C\",\"value\":3,\"unix\":1},\"h\":{\"value\":4}}\n{\"value\":1,\"unit\":7}\n";
+    let expected = ["t.value=3 C", "t.unix=1", "h.value=4", "value=1", "unit=7"];
+    check(Format::Json, text, &expected, (2, 0, 0));
+}
+
+#[test]
+fn words_of_patterns_may_begin_with_digits() {
+    let check = |pattern: &str, line: &str, expected: &[&str]| {
+        check(Format::Pattern(pattern.parse().unwrap()), line, expected, (1, 0, 0));
+    };
+    check("{time} T={t}", "2024-01-01T11:59:59Z T=5", &["t=5 @2024-01-01T11:59:59Z"]);
+    check("S{id}:{n}", "S4f3a:-1.5e3", &["id=4f3a", "n=-1500.0"]);
+    check("{a}-{b} {c}", "1-2 3", &["a=1", "b=2", "c=3"]);
+    check("{hum:%} {temp} {u}", "40% 21.5C 3.3 V", &["hum=40 %", "temp=21.5 C", "u=3.3"]);
+    check("{t}°C*{h}*", "21.5°C, 40|x", &["t=21.5", "h=40"]);
 }
