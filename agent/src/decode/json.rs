@@ -70,6 +70,10 @@ pub fn message(
             text => text_value(text),
         },
     };
+    // Without a name for a bare value a document was expected; a word may still be a state.
+    if metric.is_empty() && matches!(&bare, Some(Value::Text(text)) if text.contains(' ')) {
+        return Outcome::Damaged("a payload that is no JSON");
+    }
     if let Some(value) = bare {
         let metric = context.name(if metric.is_empty() { "value" } else { metric });
         out.push(context.sample(metric, value, None));
