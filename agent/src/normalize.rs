@@ -176,7 +176,7 @@ impl Normalizer {
             None => (received, TimeSource::Receive),
         };
         let reading = Reading { device, metric, value, unit, timestamp, time_source };
-        self.is_worth_sending(&reading, received).then_some(reading)
+        self.is_worth_sending(&reading).then_some(reading)
     }
 
     /// Decides once for each metric what is done with it.
@@ -216,14 +216,16 @@ impl Normalizer {
         unit
     }
 
-    fn is_worth_sending(&mut self, reading: &Reading, now: UnixMillis) -> bool {
+    fn is_worth_sending(&mut self, reading: &Reading) -> bool {
         let Rules { every, deadband, .. } = &self.rules;
         if every.is_none() && deadband.is_none() {
             return true;
         }
         let key = (Arc::clone(&reading.device), Arc::clone(&reading.metric));
-        if let Some(sent) = self.sent.get(&key) {
-            let since = now.since(sent.at);
+        let at = reading.timestamp;
+        // A clock that was set back must not silence a metric until it has caught up.
+        if let Some(sent) = self.sent.get(&key).filter(|sent| sent.at <= at) {
+            let since = at.since(sent.at);
             let too_early = every.is_some_and(|every| since < every);
             let unmoved = deadband.is_some_and(|band| !moved(band, &sent.value, &reading.value));
             if too_early || (unmoved && since < HEARTBEAT) {
@@ -231,7 +233,7 @@ impl Normalizer {
             }
         }
         if self.sent.len() < MAX_SERIES || self.sent.contains_key(&key) {
-            self.sent.insert(key, Sent { at: now, value: reading.value.clone() });
+            self.sent.insert(key, Sent { at, value: reading.value.clone() });
         }
         true
     }
@@ -253,10 +255,12 @@ fn scaled(value: Value, scale: Option<f64>, offset: Option<f64>) -> Option<Value
 fn moved(band: Deadband, from: &Value, to: &Value) -> bool {
     let (Some(before), Some(now)) = (from.as_f64(), to.as_f64()) else { return from != to };
     let distance = (now - before).abs();
-    match band {
-        Deadband::Absolute(size) => distance > size,
-        Deadband::Relative(part) => distance > part * before.abs(),
-    }
+    let size = match band {
+        Deadband::Absolute(size) => size,
+        Deadband::Relative(part) => part * before.abs(),
+    };
+    // From 20.0 to 20.1 it is not more than 0.1, whatever the machine's digits say.
+    distance > size * (1.0 + 1e-9)
 }
 
 /// Counts the decimals in which a number is usually written.
@@ -371,5 +375,36 @@ mod tests {
         let steps = [(0, "t"), (1, "t"), (1, "h"), (10, "t"), (19, "t"), (20, "t")];
         let sent = steps.map(|(second, metric)| sends(second, metric));
         assert_eq!(sent, [true, false, true, true, false, true]);
+    }
+    #[test]
+    fn a_clock_that_was_set_back_silences_no_metric() {
+        let mut normalizer = normalizer("every = \"10s\"\ndeadband = 0");
+        let mut sends = |second: i64| {
+            normalizer.reading(sample("t", 1.0, None), UnixMillis(second * 1000)).is_some()
+        };
+        assert_eq!([5000, 5005, 1000, 1005, 1300].map(&mut sends), [true, false, true, false, true]);
+    }
+
+    #[test]
+    fn the_interval_counts_by_the_times_of_the_readings() {
+        let samples = [0, 30, 35, 60].map(|second| {
+            Sample { at: Some(UnixMillis(second * 1000)), ..sample("t", 1.0, None) }
+        });
+        let readings = normalizer("every = \"30s\"").readings(samples, UnixMillis(0), &mut HeldBack(0));
+        let seconds: Vec<_> = readings.iter().map(|reading| reading.timestamp.0 / 1000).collect();
+        assert_eq!(seconds, [0, 30, 60]);
+    }
+
+    #[test]
+    fn a_step_as_large_as_the_deadband_does_not_leave_it() {
+        let check = |band, from, to, expected| {
+            assert_eq!(moved(band, &Value::Float(from), &Value::Float(to)), expected, "{from} {to}");
+        };
+        check(Deadband::Absolute(0.1), 20.0, 20.1, false);
+        check(Deadband::Absolute(0.1), 20.1, 20.2, false);
+        check(Deadband::Absolute(0.1), 20.0, 20.11, true);
+        check(Deadband::Relative(0.02), -50.0, -49.0, false);
+        check(Deadband::Relative(0.02), -50.0, -48.9, true);
+        check(Deadband::Absolute(0.0), 1.0, 1.0, false);
     }
 }
