@@ -7,16 +7,20 @@
 use std::{borrow::Cow, fmt};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use valtronics_protocol::{
     event::Status,
-    reading::{MAX_SENTENCE_BYTES, MAX_TEXT_BYTES, MAX_UNIT_BYTES, is_clean, is_name},
+    reading::{MAX_SENTENCE_BYTES, MAX_UNIT_BYTES},
     time::UnixMillis,
     uplink::MAX_FRAME_READINGS,
     value::Value,
 };
+
+mod scalar;
+
+use scalar::Scalar;
 
 /// Everything that one frame or body held.
 #[derive(Debug, Default)]
@@ -124,90 +128,6 @@ pub fn parse(frame: &str, bare: bool) -> Result<Frame<'_>, serde_json::Error> {
     Messages { parsed: &mut parsed, bare }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(parsed)
-}
-
-/// Any JSON value, as far as one of our fields could be it.
-enum Scalar<'a> {
-    Null,
-    Value(Value),
-    Text(Cow<'a, str>),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Scalar<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Scalar<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON")
-            }
-            fn visit_unit<E>(self) -> Result<Scalar<'de>, E> {
-                Ok(Scalar::Null)
-            }
-            fn visit_bool<E>(self, truth: bool) -> Result<Scalar<'de>, E> {
-                Ok(Scalar::Value(Value::Bool(truth)))
-            }
-            fn visit_i64<E>(self, number: i64) -> Result<Scalar<'de>, E> {
-                Ok(Scalar::Value(Value::Int(number)))
-            }
-            fn visit_u64<E>(self, number: u64) -> Result<Scalar<'de>, E> {
-                Ok(Scalar::Value(Value::from(number)))
-            }
-            fn visit_f64<E>(self, number: f64) -> Result<Scalar<'de>, E> {
-                Ok(Value::finite(number).map_or(Scalar::Other, Scalar::Value))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Scalar<'de>, E> {
-                Ok(Scalar::Text(Cow::Owned(text.to_owned())))
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Scalar<'de>, E> {
-                Ok(Scalar::Text(Cow::Borrowed(text)))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar<'de>, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Scalar::Other)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Scalar::Other)
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
-
-impl<'a> Scalar<'a> {
-    fn text(self, most: usize, fault: Fault) -> Result<Cow<'a, str>, Fault> {
-        match self {
-            Self::Text(text) if is_clean(&text, most) => Ok(text),
-            _ => Err(fault),
-        }
-    }
-
-    fn name(self, fault: Fault) -> Result<Cow<'a, str>, Fault> {
-        match self {
-            Self::Text(text) if is_name(&text) => Ok(text),
-            _ => Err(fault),
-        }
-    }
-
-    fn moment(self) -> Result<Option<UnixMillis>, Fault> {
-        match self {
-            Self::Null => Ok(None),
-            Self::Text(text) => text.parse().map(Some).map_err(|_| TIMESTAMP),
-            Self::Value(_) | Self::Other => Err(TIMESTAMP),
-        }
-    }
-
-    fn value(self) -> Result<Value, Fault> {
-        match self {
-            Self::Value(value) => Ok(value),
-            Self::Text(text) if is_clean(&text, MAX_TEXT_BYTES) => {
-                Ok(Value::Text(text.into_owned().into()))
-            }
-            _ => Err(VALUE),
-        }
-    }
 }
 
 /// One message or an array of them.
@@ -504,61 +424,4 @@ fn reading<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(frame: &str, expected: Result<usize, Fault>) {
-        let parsed = parse(frame, false).unwrap();
-        assert_eq!(parsed.messages.len(), 1, "{frame}");
-        let found = parsed.messages[0].content.clone().map(|content| match content {
-            Content::Readings { readings, .. } => readings.len(),
-            _ => 0,
-        });
-        assert_eq!(found, expected, "{frame}");
-    }
-
-    #[test]
-    fn takes_a_message_whole_or_not_at_all() {
-        let good = r#"{"metric":"t","value":23.5,"unit":"°C","timestamp":"2024-01-01T12:00:00Z"}"#;
-        let of = |readings: &str| {
-            format!(r#"{{"readings":[{readings}],"device":"d","seq":1,"type":"readings"}}"#)
-        };
-        check(&of(good), Ok(1));
-        check(&of(&format!("{good},{good}")), Ok(2));
-        check(&of(&format!("{good},3")), Err(READINGS));
-        check(&of(""), Err(READINGS));
-        check(&of(r#"{"metric":"t","value":null}"#), Err(VALUE));
-        check(&of(r#"{"metric":"t","value":[1]}"#), Err(VALUE));
-        check(&of(r#"{"metric":"t","value":1,"timestamp":"noon"}"#), Err(TIMESTAMP));
-        check(&of(r#"{"metric":"","value":1}"#), Err(METRIC));
-        check(&of(r#"{"metric":"a\u0000","value":1}"#), Err(METRIC));
-        check(&of(r#"{"metric":"t","value":"on"}"#), Ok(1));
-        check(r#"{"type":"readings","readings":[]}"#, Err(DEVICE));
-        check(r#"{"device":"d"}"#, Err(Fault::MissingType));
-        check(r#"{"type":"shout"}"#, Err(Fault::UnknownType));
-        check(r#"{"type":"status","device":"d","status":"gone"}"#, Err(STATUS));
-        check(r#"{"type":"status","device":"d","status":"offline","reason":"cut"}"#, Ok(0));
-        check(r#"{"type":"readings","device":"d","seq":-1,"readings":[]}"#, Err(SEQ));
-    }
-
-    #[test]
-    fn a_bad_message_does_not_harm_its_neighbours() {
-        let good = r#"{"type":"readings","device":"d","readings":[{"metric":"t","value":1}]}"#;
-        let bad = r#"{"type":"readings","seq":9,"device":"d","readings":[{"metric":"t"}]}"#;
-        let frame = format!("[{good},{bad},7,{good}]");
-        let parsed = parse(&frame, false).unwrap();
-        let good: Vec<bool> = parsed.messages.iter().map(|m| m.content.is_ok()).collect();
-        assert_eq!(good, [true, false, false, true]);
-        assert_eq!(parsed.messages[1].seq, Some(9));
-        assert_eq!(parsed.readings.len(), 2);
-        assert!(parse("[{\"type\":", false).is_err());
-    }
-
-    #[test]
-    fn numbers_keep_their_form() {
-        let frame = r#"{"device":"d","readings":[{"metric":"a","value":30.0},{"metric":"b","value":30},{"metric":"c","value":18446744073709551615}]}"#;
-        let parsed = parse(frame, true).unwrap();
-        let values: Vec<String> = parsed.readings.iter().map(|r| r.value.to_string()).collect();
-        assert_eq!(values, ["30.0", "30", "18446744073709551615"]);
-    }
-}
+mod tests;
