@@ -91,7 +91,8 @@ impl Kind {
             Value::Int(_) => Self::Int,
             Value::UInt(_) => Self::UInt,
             Value::Float(number) => {
-                let exact = (0..=MAX_DECIMALS).find(|decimals| scaled(*number, *decimals).is_some());
+                let exact =
+                    (0..=MAX_DECIMALS).find(|decimals| scaled(*number, *decimals).is_some());
                 Self::Float(exact.unwrap_or(0))
             }
             Value::Text(_) => Self::Text,

@@ -264,16 +264,12 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for Entries<K, 
 
 impl<'de: 'a, 'a> Deserialize<'de> for Telemetry<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_map(Entries(std::marker::PhantomData))
-            .map(Self)
+        deserializer.deserialize_map(Entries(std::marker::PhantomData)).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for SystemMetrics {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_map(Entries(std::marker::PhantomData))
-            .map(Self)
+        deserializer.deserialize_map(Entries(std::marker::PhantomData)).map(Self)
     }
 }

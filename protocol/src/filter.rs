@@ -47,9 +47,7 @@ impl Channel {
     /// Finds the channel of a name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|channel| channel.as_str() == name)
+        Self::ALL.into_iter().find(|channel| channel.as_str() == name)
     }
 
     /// Returns the keys that narrow or shape this channel, beside those that every one has.
@@ -145,12 +143,8 @@ pub enum SystemMetric {
 
 impl SystemMetric {
     /// The metrics that come when a subscriber names none: those of the original documentation.
-    pub const DEFAULT: [Self; 4] = [
-        Self::CpuUsage,
-        Self::MemoryUsage,
-        Self::DiskUsage,
-        Self::ActiveConnections,
-    ];
+    pub const DEFAULT: [Self; 4] =
+        [Self::CpuUsage, Self::MemoryUsage, Self::DiskUsage, Self::ActiveConnections];
 }
 
 /// What narrows a subscription; `None` restricts nothing.
@@ -195,10 +189,7 @@ impl Filters {
     pub fn system_metrics(&self) -> Vec<SystemMetric> {
         match &self.metrics {
             None => SystemMetric::DEFAULT.to_vec(),
-            Some(names) => names
-                .iter()
-                .filter_map(|name| system_metric(name))
-                .collect(),
+            Some(names) => names.iter().filter_map(|name| system_metric(name)).collect(),
         }
     }
 
@@ -238,13 +229,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            since: None,
-            log: None,
-            snapshot: true,
-            historical: false,
-            batch: false,
-        }
+        Self { since: None, log: None, snapshot: true, historical: false, batch: false }
     }
 }
 
@@ -375,9 +360,7 @@ fn text(json: &Json) -> Option<String> {
 }
 
 fn typed<T: for<'de> Deserialize<'de>>(json: &Json) -> Option<T> {
-    json.is_string()
-        .then(|| T::deserialize(json).ok())
-        .flatten()
+    json.is_string().then(|| T::deserialize(json).ok()).flatten()
 }
 
 fn system_metric(name: &str) -> Option<SystemMetric> {
@@ -385,17 +368,11 @@ fn system_metric(name: &str) -> Option<SystemMetric> {
 }
 
 fn truth(key: &str, value: &Json) -> Result<bool, InvalidFilter> {
-    value
-        .as_bool()
-        .map_or_else(|| refuse(format!("{key} is true or false")), Ok)
+    value.as_bool().map_or_else(|| refuse(format!("{key} is true or false")), Ok)
 }
 
 fn frequency(channel: Channel, value: &Json) -> Result<String, InvalidFilter> {
-    let least = if channel == Channel::System {
-        MIN_SYSTEM_PERIOD
-    } else {
-        MIN_TELEMETRY_PERIOD
-    };
+    let least = if channel == Channel::System { MIN_SYSTEM_PERIOD } else { MIN_TELEMETRY_PERIOD };
     let wanted = format!(
         "frequency is \"real-time\" or a period such as \"30s\", from {} to 24h",
         crate::time::format_period(least)
@@ -430,11 +407,7 @@ mod tests {
     fn keys_stand_on_top_below_or_both() {
         let telemetry = Channel::Telemetry;
         check(telemetry, r#"{"device_id":1}"#, Ok(r#"{"device_id":[1]}"#));
-        check(
-            telemetry,
-            r#"{"filters":{"device_id":[2,1,2]}}"#,
-            Ok(r#"{"device_id":[2,1]}"#),
-        );
+        check(telemetry, r#"{"filters":{"device_id":[2,1,2]}}"#, Ok(r#"{"device_id":[2,1]}"#));
         check(
             telemetry,
             r#"{"device_id":"x","filters":{"device_id":2}}"#,
@@ -462,11 +435,7 @@ mod tests {
             (telemetry, r#"{"device_id":-1}"#, "integer"),
             (telemetry, r#"{"device_id":null}"#, "integer"),
             (telemetry, r#"{"device_id":[]}"#, "leave the key out"),
-            (
-                telemetry,
-                r#"{"severity":"critical"}"#,
-                "no key of telemetry",
-            ),
+            (telemetry, r#"{"severity":"critical"}"#, "no key of telemetry"),
             (telemetry, r#"{"metric":"a"}"#, "no key of telemetry"),
             (telemetry, r#"{"filters":[]}"#, "object"),
             (telemetry, r#"{"filters":{"filters":{}}}"#, "no key"),
@@ -476,16 +445,8 @@ mod tests {
             (telemetry, r#"{"since":1}"#, "no key"),
             (Channel::System, r#"{"frequency":"500ms"}"#, "1s"),
             (Channel::System, r#"{"metrics":["swap"]}"#, "cpu_usage"),
-            (
-                Channel::Alerts,
-                r#"{"severity":"fatal"}"#,
-                "info, warning, critical",
-            ),
-            (
-                Channel::Devices,
-                r#"{"status_types":["gone"]}"#,
-                "online, offline, warning",
-            ),
+            (Channel::Alerts, r#"{"severity":"fatal"}"#, "info, warning, critical"),
+            (Channel::Devices, r#"{"status_types":["gone"]}"#, "online, offline, warning"),
             (Channel::Devices, r#"{"since":-1}"#, "since"),
             (Channel::Devices, r#"{"snapshot":"no"}"#, "true or false"),
         ] {
@@ -504,11 +465,7 @@ mod tests {
             ("a\\*", "ab", false),
             ("temperature", "temperature", true),
         ] {
-            assert_eq!(
-                MetricPattern::new(pattern).matches(metric),
-                expected,
-                "{pattern} {metric}"
-            );
+            assert_eq!(MetricPattern::new(pattern).matches(metric), expected, "{pattern} {metric}");
         }
     }
 }

@@ -31,8 +31,7 @@ pub struct MessageLimits {
 
 impl MessageLimits {
     /// The documented limits.
-    pub const DEFAULT: Self =
-        Self { message_bytes: 1024, auth_bytes: 8192, batch_messages: 50 };
+    pub const DEFAULT: Self = Self { message_bytes: 1024, auth_bytes: 8192, batch_messages: 50 };
 }
 
 impl Default for MessageLimits {
@@ -138,12 +137,7 @@ impl Message {
     }
 
     fn unreadable(error: ErrorCode, why: impl Into<String>) -> Self {
-        Self {
-            id: None,
-            kind: Kind::Other,
-            channel: None,
-            request: Err((error, why.into())),
-        }
+        Self { id: None, kind: Kind::Other, channel: None, request: Err((error, why.into())) }
     }
 }
 
@@ -177,22 +171,13 @@ fn parse_batch(frame: &str, map: &Map<String, Json>, limits: &MessageLimits) -> 
     }
     let refuse = |error, why: String| {
         let id = message_id(map).unwrap_or_default();
-        vec![Message {
-            id,
-            ..Message::unreadable(error, why)
-        }]
+        vec![Message { id, ..Message::unreadable(error, why) }]
     };
     let Ok(Items { messages }) = serde_json::from_str::<Items<'_>>(frame) else {
-        return refuse(
-            ErrorCode::InvalidMessage,
-            "messages is an array of messages".into(),
-        );
+        return refuse(ErrorCode::InvalidMessage, "messages is an array of messages".into());
     };
     if messages.is_empty() {
-        return refuse(
-            ErrorCode::InvalidMessage,
-            "messages holds no message".into(),
-        );
+        return refuse(ErrorCode::InvalidMessage, "messages holds no message".into());
     }
     if messages.len() > limits.batch_messages {
         let why = format!("a batch holds at most {} messages", limits.batch_messages);
@@ -203,10 +188,7 @@ fn parse_batch(frame: &str, map: &Map<String, Json>, limits: &MessageLimits) -> 
             if map.get("type").and_then(Json::as_str) == Some("batch") {
                 let why = "a batch in a batch is not handled: send its messages by themselves";
                 let id = message_id(&map).unwrap_or_default();
-                return Message {
-                    id,
-                    ..Message::unreadable(ErrorCode::NestedBatch, why)
-                };
+                return Message { id, ..Message::unreadable(ErrorCode::NestedBatch, why) };
             }
             read(map, raw.get().len(), limits)
         }
@@ -217,16 +199,9 @@ fn parse_batch(frame: &str, map: &Map<String, Json>, limits: &MessageLimits) -> 
 }
 
 fn too_large(kind: Kind, limits: &MessageLimits) -> Message {
-    let most = if kind == Kind::Auth {
-        limits.auth_bytes
-    } else {
-        limits.message_bytes
-    };
+    let most = if kind == Kind::Auth { limits.auth_bytes } else { limits.message_bytes };
     let why = format!("a message has at most {most} bytes: split it, or send less");
-    Message {
-        kind,
-        ..Message::unreadable(ErrorCode::MessageTooLarge, why)
-    }
+    Message { kind, ..Message::unreadable(ErrorCode::MessageTooLarge, why) }
 }
 
 /// Reads one message that took `size` bytes in its frame.
@@ -244,33 +219,19 @@ fn read(map: Map<String, Json>, size: usize, limits: &MessageLimits) -> Message 
     };
     let channel = map.get("channel").and_then(Json::as_str);
     let channel = channel.filter(|name| name.len() <= 64).map(str::to_owned);
-    let most = if kind == Kind::Auth {
-        limits.auth_bytes
-    } else {
-        limits.message_bytes
-    };
+    let most = if kind == Kind::Auth { limits.auth_bytes } else { limits.message_bytes };
     if size > most {
-        return Message {
-            id,
-            channel,
-            ..too_large(kind, limits)
-        };
+        return Message { id, channel, ..too_large(kind, limits) };
     }
     let request = match (id_fault, name) {
         (Some(fault), _) => Err(fault),
-        (None, None) => Err((
-            ErrorCode::MissingType,
-            "a message needs a type, such as \"subscribe\"".into(),
-        )),
+        (None, None) => {
+            Err((ErrorCode::MissingType, "a message needs a type, such as \"subscribe\"".into()))
+        }
         (None, Some(None)) => Err((ErrorCode::InvalidMessage, "type is a text".into())),
         (None, Some(Some(name))) => request(name, &map),
     };
-    Message {
-        id,
-        kind,
-        channel,
-        request,
-    }
+    Message { id, kind, channel, request }
 }
 
 fn request(name: &str, map: &Map<String, Json>) -> Result<Request, (ErrorCode, String)> {
@@ -283,21 +244,12 @@ fn request(name: &str, map: &Map<String, Json>) -> Result<Request, (ErrorCode, S
         "subscribe" => {
             let channel = channel(map)?;
             let (filters, options) = filter::parse(channel, map).map_err(invalid_filter)?;
-            Ok(Request::Subscribe(Subscribe {
-                channel,
-                filters,
-                options,
-            }))
+            Ok(Request::Subscribe(Subscribe { channel, filters, options }))
         }
         "unsubscribe" => {
             let channel = channel(map)?;
-            let nested = map
-                .get("filters")
-                .and_then(|filters| filters.get("device_id"));
-            let devices = nested
-                .or(map.get("device_id"))
-                .map(filter::device_ids)
-                .transpose();
+            let nested = map.get("filters").and_then(|filters| filters.get("device_id"));
+            let devices = nested.or(map.get("device_id")).map(filter::device_ids).transpose();
             Ok(Request::Unsubscribe(Unsubscribe {
                 channel,
                 devices: devices.map_err(invalid_filter)?,
@@ -305,27 +257,21 @@ fn request(name: &str, map: &Map<String, Json>) -> Result<Request, (ErrorCode, S
         }
         "ping" => match map.get("timestamp") {
             None => Ok(Request::Ping { timestamp: None }),
-            Some(Json::String(text)) if text.len() <= 64 => Ok(Request::Ping {
-                timestamp: Some(text.clone()),
-            }),
-            Some(_) => Err((
-                ErrorCode::InvalidMessage,
-                "timestamp is a text of at most 64 bytes".into(),
-            )),
+            Some(Json::String(text)) if text.len() <= 64 => {
+                Ok(Request::Ping { timestamp: Some(text.clone()) })
+            }
+            Some(_) => {
+                Err((ErrorCode::InvalidMessage, "timestamp is a text of at most 64 bytes".into()))
+            }
         },
         "error_report" => {
             let error = map.get("error").map(|error| match error {
                 Json::String(text) => text.clone(),
                 other => other.to_string(),
             });
-            error
-                .map(|text| Request::ErrorReport(printable(&text)))
-                .ok_or_else(|| {
-                    (
-                        ErrorCode::InvalidMessage,
-                        "error_report needs error, a description".into(),
-                    )
-                })
+            error.map(|text| Request::ErrorReport(printable(&text))).ok_or_else(|| {
+                (ErrorCode::InvalidMessage, "error_report needs error, a description".into())
+            })
         }
         _ => Err((
             ErrorCode::UnknownType,
@@ -430,11 +376,7 @@ mod tests {
     }
 
     fn check(frame: &str, expected: Result<Request, ErrorCode>) {
-        assert_eq!(
-            one(frame).request.map_err(|(code, _)| code),
-            expected,
-            "{frame}"
-        );
+        assert_eq!(one(frame).request.map_err(|(code, _)| code), expected, "{frame}");
     }
 
     #[test]
@@ -444,40 +386,22 @@ mod tests {
             ("nonsense", ErrorCode::InvalidJson),
             ("[]", ErrorCode::InvalidJson),
             (r#"{"type":"ping","type":"ping"}"#, ErrorCode::InvalidJson),
-            (
-                r#"{"type":"ping","x":{"a":1,"a":2}}"#,
-                ErrorCode::InvalidJson,
-            ),
+            (r#"{"type":"ping","x":{"a":1,"a":2}}"#, ErrorCode::InvalidJson),
             ("{}", ErrorCode::MissingType),
             (r#"{"type":1}"#, ErrorCode::InvalidMessage),
             (r#"{"type":"shout"}"#, ErrorCode::UnknownType),
-            (
-                r#"{"type":"ping","timestamp":1}"#,
-                ErrorCode::InvalidMessage,
-            ),
+            (r#"{"type":"ping","timestamp":1}"#, ErrorCode::InvalidMessage),
             (r#"{"type":"ping","id":1.5}"#, ErrorCode::InvalidMessage),
             (r#"{"type":"subscribe"}"#, ErrorCode::InvalidMessage),
-            (
-                r#"{"type":"subscribe","channel":"news"}"#,
-                ErrorCode::UnknownChannel,
-            ),
-            (
-                r#"{"type":"subscribe","channel":"alerts","severity":[]}"#,
-                ErrorCode::InvalidFilter,
-            ),
+            (r#"{"type":"subscribe","channel":"news"}"#, ErrorCode::UnknownChannel),
+            (r#"{"type":"subscribe","channel":"alerts","severity":[]}"#, ErrorCode::InvalidFilter),
             (
                 r#"{"type":"unsubscribe","channel":"alerts","device_id":"1"}"#,
                 ErrorCode::InvalidFilter,
             ),
             (r#"{"type":"batch"}"#, ErrorCode::InvalidMessage),
-            (
-                r#"{"type":"batch","messages":[]}"#,
-                ErrorCode::InvalidMessage,
-            ),
-            (
-                r#"{"type":"batch","messages":[{"type":"batch"}]}"#,
-                ErrorCode::NestedBatch,
-            ),
+            (r#"{"type":"batch","messages":[]}"#, ErrorCode::InvalidMessage),
+            (r#"{"type":"batch","messages":[{"type":"batch"}]}"#, ErrorCode::NestedBatch),
         ] {
             check(frame, Err(code));
         }
@@ -492,10 +416,7 @@ mod tests {
                 options: Options::default(),
             }))
         };
-        let filters = Filters {
-            device_id: Some(vec![DeviceId(1)]),
-            ..Filters::default()
-        };
+        let filters = Filters { device_id: Some(vec![DeviceId(1)]), ..Filters::default() };
         let javascript = r#"{"type":"subscribe","channel":"telemetry","device_id":1}"#;
         let python =
             r#"{"type": "subscribe", "channel": "telemetry", "filters": {"device_id": 1}}"#;
@@ -510,19 +431,10 @@ mod tests {
         assert_eq!(messages.len(), 3);
         assert_eq!(messages[0].id, Some(MessageId::Number(7)));
         assert_eq!(messages[0].request, Ok(Request::Ping { timestamp: None }));
-        assert_eq!(
-            messages[1].request.as_ref().unwrap_err().0,
-            ErrorCode::InvalidMessage
-        );
-        assert_eq!(
-            messages[2].request.as_ref().unwrap_err().0,
-            ErrorCode::UnknownType
-        );
+        assert_eq!(messages[1].request.as_ref().unwrap_err().0, ErrorCode::InvalidMessage);
+        assert_eq!(messages[2].request.as_ref().unwrap_err().0, ErrorCode::UnknownType);
         let many = vec![r#"{"type":"ping"}"#; 51].join(",");
-        check(
-            &format!(r#"{{"type":"batch","messages":[{many}]}}"#),
-            Err(ErrorCode::BatchTooLarge),
-        );
+        check(&format!(r#"{{"type":"batch","messages":[{many}]}}"#), Err(ErrorCode::BatchTooLarge));
     }
 
     #[test]
@@ -543,10 +455,7 @@ mod tests {
         let item = of("ping", 1025);
         let batch = format!(r#"{{"type":"batch","messages":[{item}]}}"#);
         let messages = parse(&batch, &limits);
-        assert_eq!(
-            messages[0].request.as_ref().unwrap_err().0,
-            ErrorCode::MessageTooLarge
-        );
+        assert_eq!(messages[0].request.as_ref().unwrap_err().0, ErrorCode::MessageTooLarge);
     }
 
     #[test]

@@ -47,10 +47,7 @@ impl UnixMillis {
 impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = self.0.clamp(Self::MIN.0, Self::MAX.0);
-        let (days, in_day) = (
-            moment.div_euclid(MILLIS_A_DAY),
-            moment.rem_euclid(MILLIS_A_DAY),
-        );
+        let (days, in_day) = (moment.div_euclid(MILLIS_A_DAY), moment.rem_euclid(MILLIS_A_DAY));
         let (year, month, day) = civil_from_days(days);
         let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
         let (second, millis) = (in_day / 1000 % 60, in_day % 1000);
@@ -93,11 +90,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -149,8 +142,7 @@ impl FromStr for UnixMillis {
 fn parse_utc(text: &[u8]) -> Option<UnixMillis> {
     let number = |from: usize, to: usize| {
         text.get(from..to)?.iter().try_fold(0_i64, |sum, byte| {
-            byte.is_ascii_digit()
-                .then(|| sum * 10 + i64::from(byte - b'0'))
+            byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0'))
         })
     };
     let at = |index: usize| text.get(index).copied();
@@ -199,9 +191,7 @@ pub struct InvalidPeriod;
 /// # Errors
 /// When the text has another form or exceeds 10,000 days.
 pub fn parse_period(text: &str) -> Result<Duration, InvalidPeriod> {
-    let unit_at = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .ok_or(InvalidPeriod)?;
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or(InvalidPeriod)?;
     let (number, unit) = text.split_at(unit_at);
     let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let whole = number.starts_with(|c: char| c.is_ascii_digit()) && !number.ends_with('.');
@@ -228,19 +218,11 @@ pub fn parse_period(text: &str) -> Result<Duration, InvalidPeriod> {
 #[must_use]
 pub fn format_period(period: Duration) -> String {
     let millis = period.as_millis();
-    let units = [
-        (86_400_000, "d"),
-        (3_600_000, "h"),
-        (60_000, "m"),
-        (1000, "s"),
-    ];
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
     units
         .into_iter()
-        .find(|(size, _)| millis > 0 && millis % size == 0)
-        .map_or_else(
-            || format!("{millis}ms"),
-            |(size, unit)| format!("{}{unit}", millis / size),
-        )
+        .find(|(size, _)| millis > 0 && millis.is_multiple_of(*size))
+        .map_or_else(|| format!("{millis}ms"), |(size, unit)| format!("{}{unit}", millis / size))
 }
 
 /// Serde for a configuration's periods: `#[serde(with = "valtronics_protocol::time::period")]`.
@@ -318,10 +300,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Option<&str>) {
-        let read = text
-            .parse::<UnixMillis>()
-            .ok()
-            .map(|moment| moment.to_string());
+        let read = text.parse::<UnixMillis>().ok().map(|moment| moment.to_string());
         assert_eq!(read.as_deref(), expected, "{text}");
     }
 
@@ -330,14 +309,8 @@ mod tests {
         check("2024-01-01T12:00:00Z", Some("2024-01-01T12:00:00Z"));
         check("2024-01-01T12:00:00.250Z", Some("2024-01-01T12:00:00.250Z"));
         check("2024-01-01T12:00:00.25Z", Some("2024-01-01T12:00:00.250Z"));
-        check(
-            "2024-01-01T12:00:00.123456789Z",
-            Some("2024-01-01T12:00:00.123Z"),
-        );
-        check(
-            "2024-02-29T23:59:59.999+01:00",
-            Some("2024-02-29T22:59:59.999Z"),
-        );
+        check("2024-01-01T12:00:00.123456789Z", Some("2024-01-01T12:00:00.123Z"));
+        check("2024-02-29T23:59:59.999+01:00", Some("2024-02-29T22:59:59.999Z"));
         check("1969-12-31T23:59:59.999Z", Some("1969-12-31T23:59:59.999Z"));
         check("0000-01-01T00:00:00Z", Some("0000-01-01T00:00:00Z"));
         check("2024-12-31T23:59:59Z", Some("2024-12-31T23:59:59Z"));
@@ -381,15 +354,9 @@ mod tests {
             ("0.5s", 500),
             ("30d", 2_592_000_000),
         ] {
-            assert_eq!(
-                parse_period(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_period(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in [
-            "", "30", "s", "-1s", "1e3s", "5 m", "5min", ".5s", "5.s", "99999d",
-        ] {
+        for text in ["", "30", "s", "-1s", "1e3s", "5 m", "5min", ".5s", "5.s", "99999d"] {
             assert_eq!(parse_period(text), Err(InvalidPeriod), "{text}");
         }
         assert_eq!(format_period(Duration::from_secs(90)), "90s");

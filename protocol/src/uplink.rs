@@ -51,9 +51,7 @@ pub struct Auth {
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut auth = f.debug_struct("Auth");
-        auth.field("queue", &self.queue)
-            .field("gateway", &self.gateway)
-            .finish_non_exhaustive()
+        auth.field("queue", &self.queue).field("gateway", &self.gateway).finish_non_exhaustive()
     }
 }
 
@@ -231,13 +229,7 @@ impl FrameHeader {
             }
         }
         match flags {
-            0 | 1 => Ok((
-                Self {
-                    historical: flags == 1,
-                    first,
-                },
-                rest,
-            )),
+            0 | 1 => Ok((Self { historical: flags == 1, first }, rest)),
             _ => Err(DamagedHeader),
         }
     }

@@ -129,14 +129,7 @@ mod tests {
 
     #[test]
     fn a_number_keeps_its_form_through_json() {
-        for text in [
-            "30.0",
-            "23.5",
-            "-0.0",
-            "0",
-            "9007199254740993",
-            "18446744073709551615",
-        ] {
+        for text in ["30.0", "23.5", "-0.0", "0", "9007199254740993", "18446744073709551615"] {
             let value: Value = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&value).unwrap(), text);
             assert_eq!(value.to_string(), text);

@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use valtronics_protocol::event::Status;
 
@@ -56,81 +59,110 @@ pub async fn run(
     file: Option<&Path>,
     mut next_signal: impl AsyncFnMut() -> Signal,
 ) -> anyhow::Result<()> {
-    let keys = Keys::load(&config.auth, &config.folder, &config.data_dir, true)?;
-    let file_rules = load_rules(&config)?;
-    let (store, restored) = Store::open(&config.data_dir)?;
-    let listener = listen::bind(config.listen)
-        .await
-        .with_context(|| format!("listening on {}", config.listen))?;
-    let address = listener.local_addr()?;
-    let registry = RegistryLimits {
-        devices_per_sub: config.limits.devices_per_sub,
-        metrics_per_device: config.limits.metrics_per_device,
-    };
-    let (store_task, store, commits) = StoreTask::new(store, registry, config.history.keep);
-    let sample = Arc::new(Notify::new());
-    let (engine, handle) = Engine::new(parts(restored, &config, file_rules, commits, &sample)?);
-    let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
-    let (gate, connections) = (Arc::new(gate), TaskTracker::new());
-    let stop = CancellationToken::new();
-    let uplinks = Uplinks {
-        gate: Arc::clone(&gate),
-        engine: handle.clone(),
-        store: store.clone(),
-        counters: UplinkCounters::default(),
-        stop: stop.clone(),
-    };
-    let router = http::router(Shared {
-        gate: Arc::clone(&gate),
-        engine: handle.clone(),
-        store,
-        uplinks: Arc::new(uplinks),
-        connections: connections.clone(),
-        origins: config.origins.allow.clone(),
-        loopback_only: address.ip().is_loopback(),
-        next_session: 1.into(),
-        intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
-    });
-    let mut tasks = tokio::task::JoinSet::new();
-    let within = config.limits.handshake_within;
-    let serving = listen::serve(listener, router, within, connections.clone(), stop.clone());
-    tasks.spawn(async {
-        serving.await;
-        Ok(())
-    });
-    tasks.spawn(system::run(config.data_dir.clone(), sample, handle.clone()));
-    let mut engine = tokio::task::JoinSet::from_iter([engine.run()]);
-    let mut store = tokio::task::JoinSet::from_iter([store_task.run(handle.clone())]);
-    tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
+    let mut server = Running::start(&config).await?;
     loop {
         tokio::select! {
             signal = next_signal() => match signal {
-                Signal::Reload => reload(file, &gate, &handle).await,
-                Signal::Stop => break,
+                Signal::Reload => reload(file, &server.gate, &server.handle).await,
+                Signal::Stop => return server.stop().await,
             },
-            Some(died) = tasks.join_next() => anyhow::bail!("a part of the server died: {died:?}"),
-            Some(_) = engine.join_next() => anyhow::bail!("the engine died"),
-            Some(_) = store.join_next() => anyhow::bail!("the store died"),
+            died = server.died() => return Err(died),
         }
     }
-    tracing::info!("stopping");
-    stop.cancel();
-    connections.close();
-    // All at once they would all come back at once.
-    for part in 0..GOODBYES {
-        handle.send(Input::Goodbye { part, parts: GOODBYES }).await?;
-        tokio::time::sleep(GOODBYE_EVERY).await;
+}
+
+/// The parts of a server that runs; each is watched, and ends with the others.
+struct Running {
+    gate: Arc<Gate>,
+    handle: EngineHandle,
+    connections: TaskTracker,
+    stop: CancellationToken,
+    /// Listening, and sampling the host.
+    edges: JoinSet<anyhow::Result<()>>,
+    engine: JoinSet<State>,
+    store: JoinSet<Store>,
+}
+
+impl Running {
+    async fn start(config: &Config) -> anyhow::Result<Self> {
+        let keys = Keys::load(&config.auth, &config.folder, &config.data_dir, true)?;
+        let file_rules = load_rules(config)?;
+        let (store, restored) = Store::open(&config.data_dir)?;
+        let listener = listen::bind(config.listen)
+            .await
+            .with_context(|| format!("listening on {}", config.listen))?;
+        let address = listener.local_addr()?;
+        let registry = RegistryLimits {
+            devices_per_sub: config.limits.devices_per_sub,
+            metrics_per_device: config.limits.metrics_per_device,
+        };
+        let (store_task, store, commits) = StoreTask::new(store, registry, config.history.keep);
+        let sample = Arc::new(Notify::new());
+        let (engine, handle) = Engine::new(parts(restored, config, file_rules, commits, &sample)?);
+        let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
+        let (gate, connections) = (Arc::new(gate), TaskTracker::new());
+        let stop = CancellationToken::new();
+        let router = http::router(Shared {
+            gate: Arc::clone(&gate),
+            engine: handle.clone(),
+            uplinks: Arc::new(Uplinks {
+                gate: Arc::clone(&gate),
+                engine: handle.clone(),
+                store: store.clone(),
+                counters: UplinkCounters::default(),
+                stop: stop.clone(),
+            }),
+            store,
+            connections: connections.clone(),
+            origins: config.origins.allow.clone(),
+            loopback_only: address.ip().is_loopback(),
+            next_session: 1.into(),
+            intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
+        });
+        let within = config.limits.handshake_within;
+        let serving = listen::serve(listener, router, within, connections.clone(), stop.clone());
+        let sampling = system::run(config.data_dir.clone(), sample, handle.clone());
+        let mut edges = JoinSet::new();
+        edges.spawn(async {
+            serving.await;
+            Ok(())
+        });
+        edges.spawn(async { Ok(sampling.await?) });
+        let engine = JoinSet::from_iter([engine.run()]);
+        let store = JoinSet::from_iter([store_task.run(handle.clone())]);
+        tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
+        Ok(Self { gate, handle, connections, stop, edges, engine, store })
     }
-    handle.send(Input::Stop).await?;
-    let state = engine.join_next().await.context("the engine is one task")??;
-    drop(handle);
-    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
-        tracing::warn!("some connections did not say goodbye");
+
+    /// Waits until a part dies, which none does by itself.
+    async fn died(&mut self) -> anyhow::Error {
+        tokio::select! {
+            Some(ended) = self.edges.join_next() => anyhow::anyhow!("an edge died: {ended:?}"),
+            Some(_) = self.engine.join_next() => anyhow::anyhow!("the engine died"),
+            Some(_) = self.store.join_next() => anyhow::anyhow!("the store died"),
+        }
     }
-    tasks.shutdown().await;
-    let mut store = store.join_next().await.context("the store is one task")??;
-    store.checkpoint(&last_values(&state))?;
-    Ok(())
+
+    /// Stops in order: nobody comes in any more, everybody is told, everything is committed.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        tracing::info!("stopping");
+        self.stop.cancel();
+        self.connections.close();
+        // All at once they would all come back at once.
+        for part in 0..GOODBYES {
+            self.handle.send(Input::Goodbye { part, parts: GOODBYES }).await?;
+            tokio::time::sleep(GOODBYE_EVERY).await;
+        }
+        self.handle.send(Input::Stop).await?;
+        let state = self.engine.join_next().await.context("the engine is one task")??;
+        if tokio::time::timeout(GRACE, self.connections.wait()).await.is_err() {
+            tracing::warn!("some connections did not say goodbye");
+        }
+        self.edges.shutdown().await;
+        let mut store = self.store.join_next().await.context("the store is one task")??;
+        store.checkpoint(&last_values(&state))?;
+        Ok(())
+    }
 }
 
 /// Makes what the engine begins with.

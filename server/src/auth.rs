@@ -133,7 +133,8 @@ impl Scopes {
     /// What a token without `scope` may: read everything.
     #[must_use]
     pub fn reading() -> Self {
-        let reading = [Scope::TelemetryRead, Scope::AlertsRead, Scope::DevicesRead, Scope::SystemRead];
+        let reading =
+            [Scope::TelemetryRead, Scope::AlertsRead, Scope::DevicesRead, Scope::SystemRead];
         Self(reading.into_iter().fold(0, |bits, scope| bits | 1 << scope as u8))
     }
 
@@ -307,7 +308,8 @@ impl Keys {
         if header.is_ok_and(|header| header.alg != Algorithm::HS256) {
             return Err(TokenFault::Algorithm);
         }
-        let decoded = jsonwebtoken::decode::<Map<String, Json>>(token, &self.verifying, &self.validation);
+        let decoded =
+            jsonwebtoken::decode::<Map<String, Json>>(token, &self.verifying, &self.validation);
         let claims = decoded.map_err(|error| match error.kind() {
             ErrorKind::InvalidSignature => TokenFault::Signature,
             ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => TokenFault::Algorithm,
@@ -326,7 +328,11 @@ impl Keys {
                 // RFC 3339 ends with the year 9999.
                 let most = UnixMillis::MAX.0 as f64 / 1000.0;
                 let known = (0.0..=most).contains(&seconds);
-                known.then(|| Some(UnixMillis((seconds * 1000.0) as i64))).ok_or(TokenFault::Claims)
+                if known {
+                    Ok(Some(UnixMillis((seconds * 1000.0) as i64)))
+                } else {
+                    Err(TokenFault::Claims)
+                }
             }
         };
         let expires_at = moment("exp")?.ok_or(TokenFault::Claims)?;
@@ -527,7 +533,9 @@ mod tests {
         ] {
             assert_eq!(keys.verify(&token, NOW), Err(fault), "{token}");
         }
-        for token in [good_token, with("exp", json!(NOW.0 / 1000 - 29)), with("nbf", json!(exp - 60))] {
+        for token in
+            [good_token, with("exp", json!(NOW.0 / 1000 - 29)), with("nbf", json!(exp - 60))]
+        {
             assert!(keys.verify(&token, NOW).is_ok());
         }
     }

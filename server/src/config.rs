@@ -188,7 +188,9 @@ impl Config {
         let mut files = Vec::new();
         for pattern in &self.rules.files {
             let path = self.folder.join(pattern);
-            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                continue;
+            };
             let name = name.to_string_lossy();
             if !name.contains('*') {
                 files.push(path.clone());

@@ -118,7 +118,7 @@ pub enum Input {
     /// Rules that replace those of files, or one edited over HTTP.
     Rules(RuleEdit),
     /// Somebody wants to look at the state.
-    Read(Box<dyn FnOnce(&State, &Alerts) + Send>),
+    Read(Look),
     /// Tell this part of the subscribers, of so many, that the server goes away.
     Goodbye {
         /// Which part, from 0.
@@ -129,6 +129,9 @@ pub enum Input {
     /// Commit what is left, and end.
     Stop,
 }
+
+/// A look at what is known, in the engine's turn.
+pub type Look = Box<dyn FnOnce(&State, &Alerts) + Send>;
 
 /// What the engine needs.
 pub struct Parts {
@@ -265,7 +268,8 @@ impl Engine {
     }
 
     fn is_committed(&self) -> bool {
-        self.pending_tickets.is_empty() && self.pending == Commit { received_at: self.pending.received_at, ..Commit::default() }
+        self.pending_tickets.is_empty()
+            && self.pending == Commit { received_at: self.pending.received_at, ..Commit::default() }
     }
 
     fn time(&mut self, now: UnixMillis, instant: Instant) {
@@ -288,7 +292,9 @@ impl Engine {
 
     fn command(&mut self, command: Command, now: UnixMillis) {
         match command {
-            Command::Attach { session, outbox, claims } => self.hub.attach(session, outbox, &claims),
+            Command::Attach { session, outbox, claims } => {
+                self.hub.attach(session, outbox, &claims)
+            }
             Command::Regrant { session, claims } => self.hub.regrant(session, &claims, &self.state),
             Command::Subscribe { session, subscribe, id } => {
                 self.hub.subscribe(session, subscribe, id, &self.state, now);
@@ -314,9 +320,8 @@ impl Engine {
             }
             Input::OpenQueue(request) => self.queues.open(request),
             Input::System(sample) => {
-                let online = |device: &&crate::state::Device| {
-                    device.published_status() != Status::Offline
-                };
+                let online =
+                    |device: &&crate::state::Device| device.published_status() != Status::Offline;
                 let devices_online = self.state.devices().iter().filter(online).count() as u64;
                 let messages_per_second = self.per_second;
                 let sample = SystemSample { devices_online, messages_per_second, ..sample };

@@ -267,10 +267,7 @@ impl Hub {
 }
 
 /// Collects the newest values of some metrics of a device.
-fn newest(
-    device: &Device,
-    metrics: impl Iterator<Item = MetricIndex>,
-) -> Vec<Change<'_>> {
+fn newest(device: &Device, metrics: impl Iterator<Item = MetricIndex>) -> Vec<Change<'_>> {
     let change = |metric| {
         let last = device.metric(metric)?.last.as_ref()?;
         Some(Change { metric, value: &last.value, at: last.at })

@@ -48,9 +48,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(header_within)
-        .max_buf_size(MAX_HEADER_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(header_within).max_buf_size(MAX_HEADER_BYTES);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,

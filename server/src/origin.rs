@@ -17,7 +17,9 @@ pub fn allowed(
     let scheme = [("http://", ":80"), ("https://", ":443")]
         .into_iter()
         .find_map(|(scheme, port)| Some((origin.strip_prefix(scheme)?, port)));
-    let Some((authority, default_port)) = scheme else { return false };
+    let Some((authority, default_port)) = scheme else {
+        return false;
+    };
     let bare = |text: &str| text.strip_suffix(default_port).unwrap_or(text).to_ascii_lowercase();
     let own = forwarded_host.or(host);
     own.is_some_and(|own| bare(own) == bare(authority)) || (loopback_only && is_loopback(authority))

@@ -18,11 +18,7 @@ use std::{
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::PollSender;
-use valtronics_protocol::{
-    close::CloseCode,
-    request,
-    response::Response,
-};
+use valtronics_protocol::{close::CloseCode, request, response::Response};
 
 use crate::{
     clock,
@@ -36,8 +32,8 @@ use crate::{
 mod requests;
 mod timing;
 
-pub use requests::{Gate, SessionLimits};
 use requests::Requests;
+pub use requests::{Gate, SessionLimits};
 pub use timing::LEEWAY;
 use timing::{Due, Timing};
 
@@ -173,7 +169,9 @@ impl Session {
     fn handle_requests(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while self.asked == self.answered && !self.closing {
-            let Some(step) = self.requests.handle_next(now) else { break };
+            let Some(step) = self.requests.handle_next(now) else {
+                break;
+            };
             moved = true;
             match step {
                 requests::Step::Answered => {}
@@ -223,7 +221,9 @@ impl Session {
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => {}
                 }
-                let Some(message) = self.outgoing.pop_front() else { break };
+                let Some(message) = self.outgoing.pop_front() else {
+                    break;
+                };
                 if self.socket.start_send(message).is_err() {
                     return Err(Poll::Ready(()));
                 }

@@ -34,8 +34,7 @@ pub struct SocketConfig {
 
 impl SocketConfig {
     /// Dashboards: thousands of them, mostly silent, with small requests.
-    pub const SUBSCRIBER: Self =
-        Self { read_buffer_bytes: 1024, max_message_bytes: 64 * 1024 };
+    pub const SUBSCRIBER: Self = Self { read_buffer_bytes: 1024, max_message_bytes: 64 * 1024 };
     /// Agents: few of them, with much to say.
     pub const UPLINK: Self = Self {
         read_buffer_bytes: 16 * 1024,

@@ -4,7 +4,10 @@
 //! acknowledgements and loses nothing. Names come from uplinks, which alone wait for them.
 
 use std::{
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -135,7 +138,8 @@ impl StoreTask {
         let mut retry_at = clock::instant();
         let mut checkpoint_at = clock::instant() + CHECKPOINT_EVERY;
         loop {
-            let wake_at = if failed.is_some() { retry_at.min(checkpoint_at) } else { checkpoint_at };
+            let wake_at =
+                if failed.is_some() { retry_at.min(checkpoint_at) } else { checkpoint_at };
             tokio::select! {
                 Some(request) = self.requests.recv() => self.register(request, &engine).await,
                 commit = self.commits.recv(), if failed.is_none() => match commit {
@@ -176,10 +180,12 @@ impl StoreTask {
 
     /// Commits; returns the commit when it has to be tried again.
     async fn commit(&mut self, commit: Commit, engine: &EngineHandle) -> Option<Commit> {
-        let (commit, result) = self.with(move |store| {
-            let result = store.commit(&commit);
-            (commit, result)
-        }).await;
+        let (commit, result) = self
+            .with(move |store| {
+                let result = store.commit(&commit);
+                (commit, result)
+            })
+            .await;
         match result {
             Ok(committed) => {
                 if !self.writable.swap(true, Ordering::Relaxed) {
@@ -201,9 +207,9 @@ impl StoreTask {
     async fn register(&mut self, request: Request, engine: &EngineHandle) {
         let Request { sub, gateway, wanted, answer } = request;
         let (limits, now) = (self.limits, clock::now());
-        let registered = self.with(move |store| {
-            store.register(&sub, gateway.as_ref(), &wanted, limits, now)
-        }).await;
+        let registered = self
+            .with(move |store| store.register(&sub, gateway.as_ref(), &wanted, limits, now))
+            .await;
         let result = match registered {
             Ok(registered) => {
                 if !registered.changes.is_empty() {

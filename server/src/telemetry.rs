@@ -10,9 +10,8 @@ const SECRETIVE: [&str; 4] = ["tungstenite", "tokio_tungstenite", "hyper", "h2"]
 
 /// Starts logging.
 pub fn init() {
-    let mut filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    let mut filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     for target in SECRETIVE {
         let directive = format!("{target}=info").parse().expect("this is a directive");
         filter = filter.add_directive(directive);

@@ -6,7 +6,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -159,30 +162,7 @@ impl Uplink {
         let hello = tokio::time::timeout(within, self.hello(token)).await.map_err(|_| {
             End::Close(CloseCode::TimedOut, "no auth within the time: send it first".into())
         })??;
-        let claims = match self.shared.gate.keys.verify(&hello.token, clock::now()) {
-            Ok(claims) => claims,
-            Err(fault) => {
-                tracing::warn!(address = %self.address, reason = ?fault, "refused an agent's token");
-                let reason = serde_json::to_value(fault).ok();
-                self.refuse(Welcome {
-                    error: Some(ErrorCode::InvalidToken),
-                    message: Some("the token is not valid here".into()),
-                    reason: reason.and_then(|reason| reason.as_str().map(str::to_owned)),
-                    ..Welcome::default()
-                })
-                .await?;
-                return Err(End::Close(CloseCode::InvalidToken, "no valid token".into()));
-            }
-        };
-        if !claims.scopes.contains(Scope::Uplink) {
-            self.refuse(Welcome {
-                error: Some(ErrorCode::Forbidden),
-                message: Some("the token has no scope uplink: get one that has".into()),
-                ..Welcome::default()
-            })
-            .await?;
-            return Err(End::Close(CloseCode::Forbidden, "the token has no scope uplink".into()));
-        }
+        let claims = self.verify(&hello.token).await?;
         self.shared.gate.admission().succeeded(self.address);
         let mut admitted = self.open(claims, &hello).await?;
         let (committed, named) = (*admitted.progress.borrow(), admitted.queue.is_some());
@@ -207,8 +187,31 @@ impl Uplink {
         Ok(admitted)
     }
 
-    async fn refuse(&mut self, welcome: Welcome) -> Result<(), End> {
-        Ok(self.socket.send(to_message(&ServerMessage::AuthResponse(welcome))).await?)
+    /// Verifies a token; a bad one is answered.
+    async fn verify(&mut self, token: &str) -> Result<Claims, End> {
+        let (refusal, end) = match self.shared.gate.keys.verify(token, clock::now()) {
+            Ok(claims) if claims.scopes.contains(Scope::Uplink) => return Ok(claims),
+            Ok(_) => {
+                let why = "the token has no scope uplink: get one that has";
+                let refusal = Welcome { error: Some(ErrorCode::Forbidden), ..Welcome::default() };
+                (refusal, End::Close(CloseCode::Forbidden, why.into()))
+            }
+            Err(fault) => {
+                tracing::warn!(address = %self.address, reason = ?fault, "refused an agent's token");
+                let reason = serde_json::to_value(fault).ok();
+                let reason = reason.and_then(|reason| reason.as_str().map(str::to_owned));
+                let error = Some(ErrorCode::InvalidToken);
+                let refusal = Welcome { error, reason, ..Welcome::default() };
+                (refusal, End::Close(CloseCode::InvalidToken, "the token is not valid here".into()))
+            }
+        };
+        let message = match &end {
+            End::Close(_, why) => Some(why.clone()),
+            End::Gone => None,
+        };
+        let refusal = ServerMessage::AuthResponse(Welcome { message, ..refusal });
+        self.socket.send(to_message(&refusal)).await?;
+        Err(end)
     }
 
     async fn open(&mut self, claims: Claims, hello: &frames::Hello) -> Result<Admitted, End> {

@@ -99,11 +99,13 @@ async fn follow(args: &Args, token: &str, attempt: &mut usize) -> Result<(), End
     }
     socket.flush().await?;
     while let Some(message) = socket.next().await {
-        let Message::Text(text) = message? else { continue };
+        let Message::Text(text) = message? else {
+            continue;
+        };
         let message: Json = serde_json::from_str(&text)?;
-        if message["type"] == "auth_response" {
-            if message["success"] != true {
-                return Err(Ended::Refused(message["message"].to_string()));
+        if kind(&message) == "auth_response" {
+            if !succeeded(&message) {
+                return Err(Ended::Refused(self::text(&message, "message")));
             }
             *attempt = 0;
         }
@@ -116,40 +118,49 @@ async fn follow(args: &Args, token: &str, attempt: &mut usize) -> Result<(), End
     Ok(())
 }
 
+fn text(message: &Json, key: &str) -> String {
+    message.get(key).and_then(Json::as_str).unwrap_or_default().to_owned()
+}
+
+fn kind(message: &Json) -> &str {
+    message.get("type").and_then(Json::as_str).unwrap_or_default()
+}
+
+fn succeeded(message: &Json) -> bool {
+    message.get("success").and_then(Json::as_bool).unwrap_or_default()
+}
+
 /// Writes a message as lines for people.
 fn readable(message: &Json) -> Vec<String> {
-    let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
-    let device = format!("device {}", message["device_id"]);
-    match message["type"].as_str().unwrap_or_default() {
+    let text = |key| text(message, key);
+    let at = text("timestamp");
+    let device = message.get("device_id").map(|id| format!("device {id}")).unwrap_or_default();
+    match kind(message) {
         "auth_response" => vec![format!("signed in as {}", text("user"))],
         "telemetry_update" => {
-            let metrics = message["telemetry"].as_object().into_iter().flatten();
+            let metrics = message.get("telemetry").and_then(Json::as_object).into_iter().flatten();
             let line = |(name, metric): (&String, &Json)| {
-                let (at, unit) = (&metric["timestamp"], metric["unit"].as_str().unwrap_or_default());
-                let at = at.as_str().unwrap_or_default();
-                format!("{at:<24} {device:<12} {name:<20} {} {unit}", metric["value"])
+                let at = self::text(metric, "timestamp");
+                let (value, unit) = (metric.get("value"), self::text(metric, "unit"));
+                let value = value.map(ToString::to_string).unwrap_or_default();
+                format!("{at:<24} {device:<12} {name:<20} {value} {unit}")
             };
             metrics.map(line).collect()
         }
-        "alert" | "alert_update" => vec![format!(
-            "{:<24} {device:<12} ALERT {} {}: {} ({})",
-            text("timestamp"),
-            text("severity"),
-            text("status"),
-            text("title"),
-            text("message")
-        )],
-        "device_status_update" => vec![format!(
-            "{:<24} {device:<12} {} -> {}: {}",
-            text("timestamp"),
-            text("old_status"),
-            text("new_status"),
-            text("reason")
-        )],
-        "system_status_update" => {
-            vec![format!("{:<24} {:<12} {}", text("timestamp"), "server", message["metrics"])]
+        "alert" | "alert_update" => {
+            let (severity, status) = (text("severity"), text("status"));
+            let (title, why) = (text("title"), text("message"));
+            vec![format!("{at:<24} {device:<12} ALERT {severity} {status}: {title} ({why})")]
         }
-        "subscribe_response" if message["success"] != true => {
+        "device_status_update" => {
+            let (old, new, reason) = (text("old_status"), text("new_status"), text("reason"));
+            vec![format!("{at:<24} {device:<12} {old} -> {new}: {reason}")]
+        }
+        "system_status_update" => {
+            let metrics = message.get("metrics").map(ToString::to_string).unwrap_or_default();
+            vec![format!("{at:<24} {:<12} {metrics}", "server")]
+        }
+        "subscribe_response" if !succeeded(message) => {
             vec![format!("not subscribed to {}: {}", text("channel"), text("message"))]
         }
         _ => Vec::new(),

@@ -112,7 +112,9 @@ impl Encoder {
         members.extend(row.iter().map(|reading| self.series_for(reading)));
         let group = self.group_for(&members);
         self.members = members;
-        let Some(known) = self.groups.get_mut(group as usize) else { return };
+        let Some(known) = self.groups.get_mut(group as usize) else {
+            return;
+        };
         put(&mut self.body, TAG_ROW + u64::from(group));
         let expected = known.at.wrapping_add(known.interval);
         put(&mut self.body, zigzag(at.wrapping_sub(expected)));
@@ -189,7 +191,9 @@ impl Known {
             Value::Int(number) => self.write_difference(*number, body),
             Value::UInt(number) => self.write_difference(number.cast_signed(), body),
             Value::Float(number) => {
-                let Kind::Float(decimals) = self.kind else { return };
+                let Kind::Float(decimals) = self.kind else {
+                    return;
+                };
                 match scaled(*number, decimals) {
                     // 0 says that the number does not fit; the difference is one more.
                     Some(integer) => {
@@ -217,4 +221,3 @@ impl Known {
         self.previous = number;
     }
 }
-

@@ -55,20 +55,8 @@ impl Alerts {
     #[must_use]
     pub fn restore(open_alerts: Vec<(AlertKey, Severity, AlertStatus)>) -> Self {
         let at = UnixMillis::MIN;
-        let open = |(key, severity, status)| {
-            (
-                key,
-                Open {
-                    severity,
-                    status,
-                    at,
-                },
-            )
-        };
-        Self {
-            restored: open_alerts.into_iter().map(open).collect(),
-            ..Self::default()
-        }
+        let open = |(key, severity, status)| (key, Open { severity, status, at });
+        Self { restored: open_alerts.into_iter().map(open).collect(), ..Self::default() }
     }
 
     /// Returns the rules.
@@ -94,21 +82,13 @@ impl Alerts {
             let new = place.and_then(|place| self.rules.get(place));
             if let Some(place) = place.filter(|_| new == Some(old)) {
                 let index = RuleIndex(place);
-                self.schedule
-                    .extend(watch.due().map(|due| (due, index, device)));
+                self.schedule.extend(watch.due().map(|due| (due, index, device)));
                 self.watches.insert((index, device), watch);
             } else if let Some(open) = watch.unresolved() {
                 let gone = if new.is_some() { "changed" } else { "deleted" };
                 let message = format!("Rule {} was {gone}", old.name).into();
-                let open = Open {
-                    status: AlertStatus::Resolved,
-                    at: now,
-                    ..open
-                };
-                out.push(AlertDraft {
-                    message,
-                    ..draft(old, device, open, watch.value())
-                });
+                let open = Open { status: AlertStatus::Resolved, at: now, ..open };
+                out.push(AlertDraft { message, ..draft(old, device, open, watch.value()) });
             }
         }
         // The order of a map means nothing.
@@ -119,8 +99,7 @@ impl Alerts {
             let watches = |rule: &Rule| rule.name == key.rule && rule.metric == key.metric;
             match self.rules.iter().position(watches) {
                 Some(place) => {
-                    self.watches
-                        .insert((RuleIndex(place), key.device), Watch::of(open));
+                    self.watches.insert((RuleIndex(place), key.device), Watch::of(open));
                 }
                 None => out.extend(orphaned(key, open, now)),
             }
@@ -132,10 +111,7 @@ impl Alerts {
     pub fn rules_for(&self, name: &str, key: &str, metric: &str) -> Vec<RuleIndex> {
         let watches = |rule: &Rule| *rule.metric == *metric && rule.device.covers(name, key);
         let rules = self.rules.iter().enumerate();
-        rules
-            .filter(|(_, rule)| watches(rule))
-            .map(|(place, _)| RuleIndex(place))
-            .collect()
+        rules.filter(|(_, rule)| watches(rule)).map(|(place, _)| RuleIndex(place)).collect()
     }
 
     /// Takes in a live reading that a rule watches: measured at `at`, received at `now`.
@@ -161,8 +137,7 @@ impl Alerts {
         out.extend(moved.map(|open| draft(rule, device, open, Some(value))));
         if watch.due() != was_due {
             was_due.map(|due| self.schedule.remove(&(due, index, device)));
-            self.schedule
-                .extend(watch.due().map(|due| (due, index, device)));
+            self.schedule.extend(watch.due().map(|due| (due, index, device)));
         }
     }
 
@@ -174,26 +149,17 @@ impl Alerts {
 
     /// Opens the alerts of conditions that have held for long enough, as far as is known.
     pub fn tick(&mut self, now: UnixMillis, out: &mut Vec<AlertDraft>) {
-        while let Some(entry) = self
-            .schedule
-            .first()
-            .copied()
-            .filter(|(due, ..)| *due <= now)
-        {
+        while let Some(entry) = self.schedule.first().copied().filter(|(due, ..)| *due <= now) {
             self.schedule.remove(&entry);
             let (due, index, device) = entry;
-            let (rule, watch) = (
-                self.rules.get(index.0),
-                self.watches.get_mut(&(index, device)),
-            );
+            let (rule, watch) = (self.rules.get(index.0), self.watches.get_mut(&(index, device)));
             let (Some(rule), Some(watch)) = (rule, watch) else {
                 continue;
             };
             let Some(at) = watch.take_due() else { continue };
             let moved = watch.settle(rule, false, at, due);
             out.extend(moved.map(|open| draft(rule, device, open, watch.value())));
-            self.schedule
-                .extend(watch.due().map(|due| (due, index, device)));
+            self.schedule.extend(watch.due().map(|due| (due, index, device)));
         }
     }
 }
@@ -207,25 +173,18 @@ impl Rule {
     }
 
     fn cleared_by(&self, value: &Value) -> bool {
-        self.levels
-            .first()
-            .is_some_and(|mildest| mildest.bound.cleared_by(&self.clear, value))
+        self.levels.first().is_some_and(|mildest| mildest.bound.cleared_by(&self.clear, value))
     }
 
     /// Returns how bad it is to exceed so many levels; of none, what the first one says.
     fn severity(&self, levels: usize) -> Severity {
         let level = self.levels.get(levels.saturating_sub(1));
-        level
-            .expect("a rule has levels, and no more are exceeded")
-            .severity
+        level.expect("a rule has levels, and no more are exceeded").severity
     }
 }
 
 fn draft(rule: &Rule, device: DeviceId, open: Open, value: Option<&Value>) -> AlertDraft {
-    let level = rule
-        .levels
-        .iter()
-        .rfind(|level| level.severity <= open.severity);
+    let level = rule.levels.iter().rfind(|level| level.severity <= open.severity);
     let bound = level.or(rule.levels.first()).map(|level| &level.bound);
     let message = match (&rule.message, bound, value) {
         (None, Some(bound), Some(value)) => {
@@ -241,11 +200,7 @@ fn draft(rule: &Rule, device: DeviceId, open: Open, value: Option<&Value>) -> Al
         (message, ..) => Arc::clone(message.as_ref().unwrap_or(&rule.title)),
     };
     AlertDraft {
-        key: AlertKey {
-            rule: Arc::clone(&rule.name),
-            device,
-            metric: Arc::clone(&rule.metric),
-        },
+        key: AlertKey { rule: Arc::clone(&rule.name), device, metric: Arc::clone(&rule.metric) },
         alert_type: Arc::clone(&rule.kind),
         status: open.status,
         severity: open.severity,

@@ -43,14 +43,8 @@ mod tests {
 
     fn check(intervals: &[u64], enough: usize, expected: Option<u64>) {
         let mut known = Intervals::default();
-        intervals
-            .iter()
-            .for_each(|millis| known.note(Duration::from_millis(*millis)));
-        assert_eq!(
-            known.median(enough),
-            expected.map(Duration::from_millis),
-            "{intervals:?}"
-        );
+        intervals.iter().for_each(|millis| known.note(Duration::from_millis(*millis)));
+        assert_eq!(known.median(enough), expected.map(Duration::from_millis), "{intervals:?}");
     }
 
     #[test]

@@ -33,9 +33,15 @@ impl NamePattern {
     /// each star at most.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let Some((first, rest)) = self.0.split_once('*') else { return *self.0 == *text };
-        let Some(mut text) = text.strip_prefix(first) else { return false };
-        let Some((middle, last)) = rest.rsplit_once('*') else { return text.ends_with(rest) };
+        let Some((first, rest)) = self.0.split_once('*') else {
+            return *self.0 == *text;
+        };
+        let Some(mut text) = text.strip_prefix(first) else {
+            return false;
+        };
+        let Some((middle, last)) = rest.rsplit_once('*') else {
+            return text.ends_with(rest);
+        };
         // Each part at its first place leaves the most for those behind it.
         for part in middle.split('*') {
             match text.find(part) {

@@ -110,10 +110,7 @@ impl Rule {
     fn parse(mut fields: Fields, path: Option<&str>) -> Result<Self, RuleError> {
         let name = name(take(&mut fields, "name")?, path)?;
         check_kind(take::<String>(&mut fields, "kind")?.as_deref())?;
-        if let Some(unknown) = fields
-            .keys()
-            .find(|field| !FIELDS.contains(&field.as_str()))
-        {
+        if let Some(unknown) = fields.keys().find(|field| !FIELDS.contains(&field.as_str())) {
             return wrong(unknown, "is no field of a threshold rule");
         }
         let device: Option<String> = take(&mut fields, "device")?;
@@ -126,10 +123,7 @@ impl Rule {
             return wrong("metric", "names the metric, such as \"temperature\"");
         };
         let above = take(&mut fields, "clear_above")?;
-        let clear = Clear {
-            above,
-            below: take(&mut fields, "clear_below")?,
-        };
+        let clear = Clear { above, below: take(&mut fields, "clear_below")? };
         Ok(Self {
             device: NamePattern::new(device),
             metric: metric.into(),
@@ -160,10 +154,9 @@ fn name(written: Option<String>, path: Option<&str>) -> Result<Arc<str>, RuleErr
 fn check_kind(kind: Option<&str>) -> Result<(), RuleError> {
     match kind {
         Some(THRESHOLD) => Ok(()),
-        Some(kind @ ("rate" | "missing" | "stuck" | "status")) => wrong(
-            "kind",
-            format!("{kind} is not supported by this version yet, only threshold is"),
-        ),
+        Some(kind @ ("rate" | "missing" | "stuck" | "status")) => {
+            wrong("kind", format!("{kind} is not supported by this version yet, only threshold is"))
+        }
         Some(_) | None => wrong("kind", "is \"threshold\""),
     }
 }
@@ -176,10 +169,7 @@ fn hold(written: Option<Json>) -> Result<Hold, RuleError> {
         Some(_) => return wrong("for", "is a period, such as \"30s\""),
     };
     match parse_period(&written) {
-        Ok(period) if period <= MAX_HOLD => Ok(Hold {
-            written: written.into(),
-            period,
-        }),
+        Ok(period) if period <= MAX_HOLD => Ok(Hold { written: written.into(), period }),
         Ok(_) => wrong("for", "is at most 7d"),
         Err(error) => wrong("for", error.to_string()),
     }
@@ -205,10 +195,7 @@ fn take<T: DeserializeOwned>(fields: &mut Fields, field: &str) -> Result<Option<
 }
 
 fn wrong<T>(field: &str, why: impl Into<Box<str>>) -> Result<T, RuleError> {
-    Err(RuleError {
-        field: field.into(),
-        why: why.into(),
-    })
+    Err(RuleError { field: field.into(), why: why.into() })
 }
 
 fn pattern<S: Serializer>(pattern: &NamePattern, serializer: S) -> Result<S::Ok, S::Error> {
@@ -223,11 +210,7 @@ mod tests {
         match (Rule::parse_json(json, Some("hot")), expected) {
             (Ok(rule), Ok(shown)) => {
                 assert_eq!(serde_json::to_string(&rule).unwrap(), shown);
-                assert_eq!(
-                    Rule::parse_json(shown, None),
-                    Ok(rule),
-                    "what is shown can be read"
-                );
+                assert_eq!(Rule::parse_json(shown, None), Ok(rule), "what is shown can be read");
             }
             (Err(error), Err(start)) => {
                 assert!(error.to_string().starts_with(start), "{json}: {error}");
@@ -239,10 +222,7 @@ mod tests {
     #[test]
     fn a_rule_is_shown_as_it_was_written_with_its_defaults() {
         let shown = r#"{"name":"hot","device":"*","metric":"t","kind":"threshold","above":30.0,"severity":"warning","for":"0s","title":"hot"}"#;
-        check(
-            r#"{"metric":"t","kind":"threshold","above":30.0}"#,
-            Ok(shown),
-        );
+        check(r#"{"metric":"t","kind":"threshold","above":30.0}"#, Ok(shown));
         check(
             r#"{"metric":"t","kind":"threshold","above":30.0,"for":0,"message":null}"#,
             Ok(shown),
@@ -295,17 +275,11 @@ mod tests {
     fn names_the_field_that_is_wrong() {
         for line in WRONG.trim().lines() {
             let (rest, start) = line.trim().split_once(" => ").unwrap();
-            check(
-                &format!(r#"{{"metric":"t","kind":"threshold",{rest}}}"#),
-                Err(start),
-            );
+            check(&format!(r#"{{"metric":"t","kind":"threshold",{rest}}}"#), Err(start));
         }
         for kind in ["rate", "missing", "stuck", "status"] {
             let start = format!("kind: {kind} is not supported by this version yet");
-            check(
-                &format!(r#"{{"metric":"t","kind":"{kind}","is":"offline"}}"#),
-                Err(&start),
-            );
+            check(&format!(r#"{{"metric":"t","kind":"{kind}","is":"offline"}}"#), Err(&start));
         }
         check(r#"{"kind":"threshold","above":1}"#, Err("metric: names"));
         check(r#"{"metric":"t","above":1}"#, Err("kind: is \"threshold\""));

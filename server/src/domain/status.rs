@@ -93,8 +93,7 @@ impl Health {
             self.last_reading = Some(now);
         }
         self.sign_of_life(now);
-        self.reported
-            .take_if(|(status, _)| *status != Status::Warning);
+        self.reported.take_if(|(status, _)| *status != Status::Warning);
         self.changed_at = now;
     }
 
@@ -115,9 +114,7 @@ impl Health {
     /// Notes that the connection of the device's gateway has ended: it may come back soon.
     pub fn gateway_away(&mut self, now: UnixMillis) {
         if matches!(self.gateway, Gateway::Connected) {
-            self.gateway = Gateway::Away {
-                silent: self.is_silent(now),
-            };
+            self.gateway = Gateway::Away { silent: self.is_silent(now) };
         }
     }
 
@@ -125,10 +122,7 @@ impl Health {
     pub fn gateway_lost(&mut self, reason: &str, at: UnixMillis) {
         self.gateway_away(at);
         if let Gateway::Away { silent } = self.gateway {
-            self.gateway = Gateway::Lost {
-                silent,
-                reason: reason.into(),
-            };
+            self.gateway = Gateway::Lost { silent, reason: reason.into() };
             self.changed_at = at;
         }
     }
@@ -144,8 +138,7 @@ impl Health {
             self.quiet_since = self.quiet_since.max(Some(now));
             // Until the device itself is heard, no more than this is true.
             if lost {
-                self.reported
-                    .get_or_insert((Status::Online, "Gateway connected again".into()));
+                self.reported.get_or_insert((Status::Online, "Gateway connected again".into()));
             }
         }
         self.changed_at = now;
@@ -189,32 +182,17 @@ impl Health {
                 Some((Status::Offline, reason.into()))
             }
             Some((status, reason)) => Some((*status, Arc::clone(reason))),
-            None => self
-                .quiet_since
-                .map(|_| (Status::Online, "Receiving data".into())),
+            None => self.quiet_since.map(|_| (Status::Online, "Receiving data".into())),
         }
     }
 
     /// Returns the change to be announced, if the status differs from what was announced; that a
     /// device is offline of which nothing else was known is one, too.
     pub fn transition(&mut self, device: DeviceId, now: UnixMillis) -> Option<StatusDraft> {
-        let (new, reason) = self
-            .verdict(now)
-            .filter(|(new, _)| self.announced != Some(*new))?;
+        let (new, reason) = self.verdict(now).filter(|(new, _)| self.announced != Some(*new))?;
         let old = self.announced.replace(new).unwrap_or(Status::Offline);
-        let at = if self.is_silent(now) {
-            now
-        } else {
-            self.changed_at
-        };
-        Some(StatusDraft {
-            device,
-            old,
-            new,
-            at,
-            reason,
-            last_seen: self.last_seen,
-        })
+        let at = if self.is_silent(now) { now } else { self.changed_at };
+        Some(StatusDraft { device, old, new, at, reason, last_seen: self.last_seen })
     }
 
     fn is_silent(&self, now: UnixMillis) -> bool {

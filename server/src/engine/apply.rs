@@ -90,13 +90,19 @@ impl Engine {
         instant: Instant,
     ) {
         let rows = rows.get(range).unwrap_or_default();
-        let Some(id) = rows.first().map(|row| row.device) else { return };
-        let Some(device) = self.state.device_mut(id) else { return };
+        let Some(id) = rows.first().map(|row| row.device) else {
+            return;
+        };
+        let Some(device) = self.state.device_mut(id) else {
+            return;
+        };
         let (mut live, mut late) = (Vec::with_capacity(rows.len()), Vec::new());
         let mut drafts = Vec::new();
         for row in rows {
             let change = Change { metric: row.metric, value: &row.value, at: row.at };
-            let Some(metric) = device.metric_mut(row.metric) else { continue };
+            let Some(metric) = device.metric_mut(row.metric) else {
+                continue;
+            };
             let effective_at = row.at.min(received_at.plus(LEAD));
             let older = metric.last.as_ref().is_some_and(|last| effective_at < last.effective_at);
             if marked || older {
@@ -117,7 +123,9 @@ impl Engine {
             }
         }
         self.draft(drafts);
-        let Some(device) = self.state.device(id) else { return };
+        let Some(device) = self.state.device(id) else {
+            return;
+        };
         if !live.is_empty() {
             self.hub.publish(device, &live, instant);
         }
@@ -132,7 +140,9 @@ impl Engine {
 
     fn report(&mut self, report: StatusReport, now: UnixMillis) {
         let StatusReport { device: id, status, reason, at } = report;
-        let Some(device) = self.state.device_mut(id) else { return };
+        let Some(device) = self.state.device_mut(id) else {
+            return;
+        };
         device.health.reported(status, &reason, at);
         if let Some(draft) = device.health.transition(id, now) {
             self.pending.events.push(EventDraft::Status(draft));

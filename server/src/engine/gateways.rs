@@ -70,7 +70,8 @@ impl Gateways {
     ) -> Vec<GatewayKey> {
         let mut gone = Vec::new();
         for (key, gateway) in &mut self.0 {
-            let silent = gateway.connections == 0 && now.since(gateway.gone_at) >= offline_after(key);
+            let silent =
+                gateway.connections == 0 && now.since(gateway.gone_at) >= offline_after(key);
             if silent && !gateway.announced {
                 gateway.announced = true;
                 gone.push(key.clone());

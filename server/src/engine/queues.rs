@@ -79,9 +79,13 @@ impl Queues {
 
     /// Takes in the numbers of a batch; false when another connection holds the numbering by now.
     pub(super) fn accept(&mut self, ticket: &Ticket, numbers: &mut Vec<(QueueKey, u64)>) -> bool {
-        let Some(open) = &ticket.queue else { return true };
+        let Some(open) = &ticket.queue else {
+            return true;
+        };
         let of = (Arc::clone(&open.key.sub), Arc::clone(&open.key.queue));
-        let Some(queue) = self.0.get_mut(&of) else { return false };
+        let Some(queue) = self.0.get_mut(&of) else {
+            return false;
+        };
         if queue.epoch != open.epoch {
             return false;
         }

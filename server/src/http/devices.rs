@@ -5,9 +5,7 @@ use axum::{
     extract::{Path, Query, State},
 };
 use serde::{Deserialize, Serialize};
-use valtronics_protocol::{
-    event::Status, id::DeviceId, time::UnixMillis, value::Value,
-};
+use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, value::Value};
 
 use super::{Api, auth::Authenticated, error::ApiError};
 use crate::{

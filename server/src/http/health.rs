@@ -14,6 +14,7 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, ApiErr
     if api.store.is_writable() {
         return Ok("ok\n");
     }
-    let why = "the store cannot write (is the disk full?): live data goes on, nothing is acknowledged";
+    let why =
+        "the store cannot write (is the disk full?): live data goes on, nothing is acknowledged";
     Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why).retry_after(5))
 }

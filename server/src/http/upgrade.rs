@@ -20,8 +20,7 @@ use valtronics_protocol::{
 
 use super::{Api, Peer, auth::bearer, error::ApiError};
 use crate::{
-    clock,
-    origin,
+    clock, origin,
     session::{Opened, Session},
     socket::{Socket, SocketConfig, Stream},
     uplink::{Dialect, Uplink},
@@ -181,7 +180,8 @@ fn admit(api: &Api, peer: Peer) -> Result<(), ApiError> {
     let opened = api.gate.admission().open(peer.0, clock::instant());
     opened.map_err(|refused| {
         tracing::warn!(address = %peer.0, %refused, "refused a handshake");
-        let status = StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+        let status =
+            StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
         ApiError::new(status, refused.to_string()).retry_after(refused.retry_after_seconds())
     })
 }
@@ -246,9 +246,10 @@ where
     let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("HTTP/1.1 is needed to upgrade"))?;
     let gate = Arc::clone(&api.gate);
     api.connections.spawn(async move {
-        let upgraded = upgrade.await.ok().and_then(|upgraded: Upgraded| {
-            upgraded.downcast::<TokioIo<Stream>>().ok()
-        });
+        let upgraded = upgrade
+            .await
+            .ok()
+            .and_then(|upgraded: Upgraded| upgraded.downcast::<TokioIo<Stream>>().ok());
         match upgraded {
             Some(Parts { io, read_buf, .. }) => serve(io.into_inner(), read_buf.to_vec()).await,
             None => gate.admission().close(None),

@@ -230,8 +230,12 @@ impl Subscriber {
 
     /// Sends the part of a snapshot that is about one device.
     fn send_last_values(&mut self, id: DeviceId, state: &State, projections: &Projections) {
-        let Some(device) = state.device(id).filter(|device| self.may_see(device)) else { return };
-        let Some(subscription) = self.telemetry.for_device(id) else { return };
+        let Some(device) = state.device(id).filter(|device| self.may_see(device)) else {
+            return;
+        };
+        let Some(subscription) = self.telemetry.for_device(id) else {
+            return;
+        };
         let indices = (0..).map(MetricIndex).take(device.metrics.len());
         let values = newest(device, indices);
         for frame in projections.encode(subscription.projection, device, &values, Mark::Snapshot) {
@@ -284,7 +288,9 @@ impl Subscriber {
             return true;
         }
         let owed = self.backlog.events_mut(channel);
-        let Some(position) = owed.position else { return false };
+        let Some(position) = owed.position else {
+            return false;
+        };
         let Some(logged) = log.after(position) else {
             // Only events of a log that has moved on by more than a ring are not at hand.
             owed.position = Some(log.last());
@@ -314,9 +320,7 @@ impl Subscriber {
 fn about(event: &CommittedEvent) -> (DeviceId, u64) {
     match event {
         CommittedEvent::Status(update) => (update.device_id, update.device_id.0),
-        CommittedEvent::Alert(committed) => {
-            (committed.alert.device_id, committed.alert.alert_id.0)
-        }
+        CommittedEvent::Alert(committed) => (committed.alert.device_id, committed.alert.alert_id.0),
     }
 }
 
@@ -352,7 +356,9 @@ impl Hub {
     }
 
     fn pay(&mut self, session: SessionId, state: &State, now: UnixMillis, drained: bool) {
-        let Some(subscriber) = self.subscribers.get_mut(&session) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(&session) else {
+            return;
+        };
         let due = |backlog: &Backlog| {
             !backlog.telemetry.is_empty()
                 || backlog.alerts.is_due(&state.alert_log)

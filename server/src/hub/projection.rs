@@ -106,7 +106,9 @@ impl Projections {
             Some(projection) if !projection.patterns.is_empty() => changes
                 .iter()
                 .filter(|change| {
-                    device.metric(change.metric).is_some_and(|metric| projection.covers(&metric.name))
+                    device
+                        .metric(change.metric)
+                        .is_some_and(|metric| projection.covers(&metric.name))
                 })
                 .copied()
                 .collect(),

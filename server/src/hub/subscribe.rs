@@ -26,7 +26,9 @@ use crate::{
 impl Hub {
     /// Takes over a new token of a connection, and ends what it may not see any more.
     pub fn regrant(&mut self, session: SessionId, claims: &Claims, state: &State) {
-        let Some(subscriber) = self.subscribers.get_mut(&session) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(&session) else {
+            return;
+        };
         subscriber.scopes = claims.scopes;
         subscriber.devices = claims.devices.clone();
         for channel in Channel::ALL {
@@ -38,7 +40,9 @@ impl Hub {
     }
 
     fn end_forbidden(&mut self, session: SessionId, channel: Channel, state: &State) {
-        let Some(subscriber) = self.subscribers.get(&session) else { return };
+        let Some(subscriber) = self.subscribers.get(&session) else {
+            return;
+        };
         let in_scope = subscriber.scopes.may_read(channel);
         let keys = match channel {
             Channel::Telemetry => subscriber.telemetry.keys(),
@@ -84,7 +88,9 @@ impl Hub {
         state: &State,
         now: UnixMillis,
     ) {
-        let Some(subscriber) = self.subscribers.get(&session) else { return };
+        let Some(subscriber) = self.subscribers.get(&session) else {
+            return;
+        };
         if let Some(failure) = self.refusal(subscriber, &request, state) {
             let channel = Some(request.channel.as_str().to_owned());
             let failure = Failure { channel, id, ..failure };
@@ -159,7 +165,9 @@ impl Hub {
     }
 
     fn resumes(&self, channel: Channel, options: &Options, state: &State) -> bool {
-        let Some(since) = options.since else { return false };
+        let Some(since) = options.since else {
+            return false;
+        };
         let log = match channel {
             Channel::Alerts => &state.alert_log,
             Channel::Devices => &state.device_log,
@@ -205,7 +213,9 @@ impl Hub {
         since: Option<Seq>,
         state: &State,
     ) {
-        let Some(subscriber) = self.subscribers.get_mut(&session) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(&session) else {
+            return;
+        };
         let devices = filters.device_id.clone();
         let (keyed, log) = match channel {
             Channel::Alerts => (&mut subscriber.alerts, &state.alert_log),
@@ -238,7 +248,9 @@ impl Hub {
         if request.channel == Channel::Telemetry {
             self.reindex(session, state);
         }
-        let Some(subscriber) = self.subscribers.get(&session) else { return };
+        let Some(subscriber) = self.subscribers.get(&session) else {
+            return;
+        };
         let response = UnsubscribeResponse {
             success: true,
             channel: Some(request.channel),
@@ -253,7 +265,9 @@ impl Hub {
         if channel == Channel::Telemetry {
             return self.remove_telemetry(session, keys);
         }
-        let Some(subscriber) = self.subscribers.get_mut(&session) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(&session) else {
+            return;
+        };
         match channel {
             Channel::Telemetry => {}
             Channel::Alerts => drop(subscriber.alerts.remove(keys)),
@@ -269,7 +283,9 @@ impl Hub {
     /// Removes these telemetry keys, or all; who keeps some is to be indexed again.
     pub(super) fn remove_telemetry(&mut self, session: SessionId, keys: Option<&[Key]>) {
         self.unindex(session);
-        let Some(subscriber) = self.subscribers.get_mut(&session) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(&session) else {
+            return;
+        };
         for subscription in subscriber.telemetry.remove(keys) {
             self.projections.release(subscription.projection);
         }
@@ -282,7 +298,9 @@ impl Hub {
     fn unindex(&mut self, session: SessionId) {
         self.live.remove(session);
         self.historical.remove(session);
-        let Some(subscriber) = self.subscribers.get(&session) else { return };
+        let Some(subscriber) = self.subscribers.get(&session) else {
+            return;
+        };
         for (_, subscription) in subscriber.telemetry.iter() {
             if let Frequency::Period(period) = subscription.frequency {
                 self.throttles.remove(session, subscription.projection, period);
@@ -293,7 +311,9 @@ impl Hub {
     /// Puts the telemetry keys of a session into the indexes, as its token is now.
     fn reindex(&mut self, session: SessionId, state: &State) {
         self.unindex(session);
-        let Some(subscriber) = self.subscribers.get(&session) else { return };
+        let Some(subscriber) = self.subscribers.get(&session) else {
+            return;
+        };
         let mut own: Vec<DeviceId> = subscriber.telemetry.keys().into_iter().flatten().collect();
         own.sort();
         let own: Option<Arc<[DeviceId]>> = (!own.is_empty()).then(|| own.into());
@@ -322,7 +342,9 @@ impl Hub {
         let key = Some(device.id());
         for (session, subscriber) in &self.subscribers {
             let narrow = !subscriber.devices.is_all() && !subscriber.telemetry.has(key);
-            let Some(all) = subscriber.telemetry.get(None).filter(|_| narrow) else { continue };
+            let Some(all) = subscriber.telemetry.get(None).filter(|_| narrow) else {
+                continue;
+            };
             if subscriber.may_see(device) {
                 let target = subscriber.target(*session, all.projection, None);
                 let ways = (&mut self.live, &mut self.historical, &mut self.throttles);

@@ -94,8 +94,9 @@ impl EventSubscription {
                 let kinds = filters.alert_type.as_ref();
                 // Who was told of an alert is told of its end, however bad it is by then.
                 severe.is_none_or(|wanted| wanted.iter().any(|one| committed.had.contains(*one)))
-                    && kinds
-                        .is_none_or(|kinds| kinds.iter().any(|k| **k == *committed.alert.alert_type))
+                    && kinds.is_none_or(|kinds| {
+                        kinds.iter().any(|k| **k == *committed.alert.alert_type)
+                    })
             }
         }
     }

@@ -58,7 +58,9 @@ impl Hub {
     pub fn publish_system(&mut self, sample: &SystemSample, now: UnixMillis) {
         let connections = self.subscribers.len();
         for subscriber in self.subscribers.values_mut() {
-            let Some(subscription) = &mut subscriber.system else { continue };
+            let Some(subscription) = &mut subscriber.system else {
+                continue;
+            };
             if subscription.due_at > now {
                 continue;
             }

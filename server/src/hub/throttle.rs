@@ -64,9 +64,16 @@ impl Throttles {
     }
 
     /// Removes a target of this projection and period.
-    pub(super) fn remove(&mut self, session: SessionId, projection: ProjectionId, period: Duration) {
+    pub(super) fn remove(
+        &mut self,
+        session: SessionId,
+        projection: ProjectionId,
+        period: Duration,
+    ) {
         let group_key = (projection, period);
-        let Some(group) = self.groups.get_mut(&group_key) else { return };
+        let Some(group) = self.groups.get_mut(&group_key) else {
+            return;
+        };
         for key in group.targets.remove(session) {
             match key {
                 None => self.all.retain(|known| *known != group_key),
@@ -95,7 +102,9 @@ impl Throttles {
         let listed = self.all.iter().chain(self.by_device.get(&device).into_iter().flatten());
         let mut due = Vec::new();
         for group_key in listed {
-            let Some(group) = self.groups.get_mut(group_key) else { continue };
+            let Some(group) = self.groups.get_mut(group_key) else {
+                continue;
+            };
             let metrics = covered(group_key.0);
             if metrics.is_empty() {
                 continue;
@@ -124,9 +133,13 @@ impl Throttles {
             if *at > now {
                 return None;
             }
-            let Some(Reverse((at, group_key, device))) = self.ends.pop() else { return None };
-            let Some(group) = self.groups.get_mut(&group_key) else { continue };
-            let Some(changed) = group.running.get_mut(&device) else { continue };
+            let Reverse((at, group_key, device)) = self.ends.pop()?;
+            let Some(group) = self.groups.get_mut(&group_key) else {
+                continue;
+            };
+            let Some(changed) = group.running.get_mut(&device) else {
+                continue;
+            };
             if changed.is_empty() {
                 group.running.remove(&device);
                 continue;

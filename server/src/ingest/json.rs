@@ -235,10 +235,9 @@ impl<'de> Visitor<'de> for Messages<'_, 'de> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         self.parsed.is_array = true;
-        while let Some(message) = seq.next_element_seed(Element {
-            readings: &mut self.parsed.readings,
-            bare: self.bare,
-        })? {
+        while let Some(message) =
+            seq.next_element_seed(Element { readings: &mut self.parsed.readings, bare: self.bare })?
+        {
             self.parsed.messages.push(message);
         }
         Ok(())

@@ -11,17 +11,14 @@ use super::{
 use crate::{commit::Row, store_task::Wanted};
 
 /// Adds a message whose names are known to a batch.
-pub fn take(
-    names: &Names,
-    content: &Content<'_>,
-    readings: &[Reading<'_>],
-    batch: &mut Batch,
-) {
+pub fn take(names: &Names, content: &Content<'_>, readings: &[Reading<'_>], batch: &mut Batch) {
     let received_at = batch.received_at;
     match content {
         Content::Auth { .. } => {}
         Content::Readings { device, readings: range, historical } => {
-            let Some(known) = names.device(device) else { return };
+            let Some(known) = names.device(device) else {
+                return;
+            };
             let begin = batch.rows.len();
             for reading in readings.get(range.clone()).unwrap_or_default() {
                 let Some(metric) = known.metric(&reading.metric, reading.unit.as_deref()) else {
@@ -33,7 +30,9 @@ pub fn take(
             }
         }
         Content::Status { device, status, reason, at } => {
-            let Some(known) = names.device(device) else { return };
+            let Some(known) = names.device(device) else {
+                return;
+            };
             let reason = reason.as_deref().unwrap_or("Reported by the device");
             batch.items.push(Item::Status(StatusReport {
                 device: known.id,
@@ -46,11 +45,7 @@ pub fn take(
 }
 
 /// Returns what of a message's names is not known yet.
-pub fn unknown(
-    names: &Names,
-    content: &Content<'_>,
-    readings: &[Reading<'_>],
-) -> Option<Wanted> {
+pub fn unknown(names: &Names, content: &Content<'_>, readings: &[Reading<'_>]) -> Option<Wanted> {
     match content {
         Content::Auth { .. } => None,
         Content::Readings { device, readings: range, .. } => {

@@ -258,7 +258,8 @@ impl Requests {
 
     /// Answers a message that failed.
     fn fail(&self, message: &Message, failure: Failure) {
-        let failure = Failure { channel: message.channel.clone(), id: message.id.clone(), ..failure };
+        let failure =
+            Failure { channel: message.channel.clone(), id: message.id.clone(), ..failure };
         self.outbox.push(to_message(&Response::failed(message.kind, failure)));
     }
 
@@ -277,12 +278,17 @@ impl Requests {
             let regrant = Command::Regrant { session: self.id, claims: claims.clone() };
             self.commands.push(regrant);
         } else {
-            let admitted = self.gate.admission().authenticated(self.address, &claims.sub, clock::instant());
+            let admitted =
+                self.gate.admission().authenticated(self.address, &claims.sub, clock::instant());
             if let Err(refused) = admitted {
                 return self.refuse_user(message, refused, &claims.sub);
             }
             let outbox = Arc::clone(&self.outbox);
-            self.commands.push(Command::Attach { session: self.id, outbox, claims: claims.clone() });
+            self.commands.push(Command::Attach {
+                session: self.id,
+                outbox,
+                claims: claims.clone(),
+            });
             if let Some(subscribe) = self.endpoint.clone() {
                 self.commands.push(Command::Subscribe { session: self.id, subscribe, id: None });
             }

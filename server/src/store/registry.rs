@@ -136,7 +136,9 @@ impl Registry {
             }
             RegistryChange::Metric(RegisteredMetric { device, index, name, unit }) => {
                 let at = usize::try_from(device.0 - 1).expect("ids are few");
-                let Some(device) = self.devices.get_mut(at) else { return };
+                let Some(device) = self.devices.get_mut(at) else {
+                    return;
+                };
                 match device.units.get_mut(index.0 as usize) {
                     Some(known) => *known = unit,
                     None => device.units.push(unit),

@@ -10,8 +10,9 @@ use valtronics_protocol::{
 };
 
 use super::{
-    End, count, refusal,
+    End, count,
     frames::{Frames, Hello, Received, unavailable},
+    refusal,
 };
 use crate::{
     clock,
@@ -25,9 +26,9 @@ pub(super) fn hello(text: &str) -> Option<Hello> {
     let Ok(AgentMessage::Auth(Auth { token, queue, gateway })) = serde_json::from_str(text) else {
         return None;
     };
-    let named = queue.as_ref().is_none_or(|queue| {
-        !queue.is_empty() && is_clean(queue, MAX_QUEUE_NAME_BYTES)
-    });
+    let named = queue
+        .as_ref()
+        .is_none_or(|queue| !queue.is_empty() && is_clean(queue, MAX_QUEUE_NAME_BYTES));
     let known = gateway.as_ref().is_none_or(|gateway| is_name(&gateway.name));
     (named && known).then_some(Hello { token, queue, gateway })
 }
@@ -48,7 +49,8 @@ impl Decoder {
         frames: &mut Frames,
     ) -> Result<Received, End> {
         let damaged = |_| End::Close(CloseCode::Protocol, "a frame of readings is damaged".into());
-        let (header, payload) = FrameHeader::read(frame).map_err(|error| damaged(error.to_string()))?;
+        let (header, payload) =
+            FrameHeader::read(frame).map_err(|error| damaged(error.to_string()))?;
         let rows = self.batches.decode(payload).map_err(|error| damaged(error.to_string()))?.len();
         if self.generation != self.batches.generation() {
             self.generation = self.batches.generation();
@@ -57,7 +59,8 @@ impl Decoder {
         self.learn(frames).await?;
         let mut received = Received::default();
         received.batch.received_at = clock::now();
-        let known = frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(header.first));
+        let known =
+            frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(header.first));
         let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
         for _ in 0..skipped {
             count(&frames.shared.counters.duplicates);
@@ -66,7 +69,9 @@ impl Decoder {
         let mut begin = 0;
         let mut previous = None;
         for row in self.batches.rows().iter().skip(skipped) {
-            let Some((device, metric)) = self.ids.get(row.series as usize) else { continue };
+            let Some((device, metric)) = self.ids.get(row.series as usize) else {
+                continue;
+            };
             if previous != Some((*device, row.timestamp)) {
                 begin = received.batch.rows.len();
             }
@@ -101,7 +106,9 @@ impl Decoder {
             let unit = Some(series.unit.as_deref().unwrap_or_default());
             let device = frames.names.device(&series.device);
             let metric = device.and_then(|device| device.metric(&series.metric, unit));
-            let Some((device, metric)) = device.zip(metric) else { return Err(unavailable()) };
+            let Some((device, metric)) = device.zip(metric) else {
+                return Err(unavailable());
+            };
             self.ids.push((device.id, metric));
         }
         Ok(())
@@ -133,7 +140,8 @@ impl Frames {
                 }
             }
             AgentMessage::Status(event) => {
-                if self.admitted.queue.is_some() && Some(event.seq) <= self.admitted.accepted.event {
+                if self.admitted.queue.is_some() && Some(event.seq) <= self.admitted.accepted.event
+                {
                     count(&self.shared.counters.duplicates);
                     received.ack_again = true;
                     return Ok(received);
@@ -141,7 +149,8 @@ impl Frames {
                 let Some(device) = self.device(&event.device).await? else {
                     return Ok(received);
                 };
-                let reason = if is_clean(&event.reason, MAX_SENTENCE_BYTES) { &*event.reason } else { "" };
+                let reason =
+                    if is_clean(&event.reason, MAX_SENTENCE_BYTES) { &*event.reason } else { "" };
                 received.batch.items.push(Item::Status(StatusReport {
                     device,
                     status: event.status,
@@ -158,7 +167,8 @@ impl Frames {
         if !is_name(name) {
             return Ok(None);
         }
-        let wanted: Vec<Wanted> = self.names.unknown(name, std::iter::empty()).into_iter().collect();
+        let wanted: Vec<Wanted> =
+            self.names.unknown(name, std::iter::empty()).into_iter().collect();
         match self.names.learn(wanted).await {
             Ok(()) => Ok(self.names.device(name).map(|device| device.id)),
             Err(RegisterError::Unavailable) => Err(unavailable()),

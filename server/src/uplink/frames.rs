@@ -103,14 +103,19 @@ impl Frames {
             let taken = match &message.content {
                 Err(fault) => Err((code_of(*fault), fault.to_string())),
                 Ok(Content::Auth { token, .. }) => self.renew(token, &mut received),
-                Ok(content) => match too_many {
-                    // Not all fits: each message is tried alone.
-                    true => match self.learn_one(content, &parsed.readings).await? {
-                        Ok(()) => Ok(take(&self.names, content, &parsed.readings, &mut received.batch)),
-                        Err(full) => Err((ErrorCode::InvalidMessage, full.to_string())),
-                    },
-                    false => Ok(take(&self.names, content, &parsed.readings, &mut received.batch)),
-                },
+                Ok(content) => {
+                    // Where not all fits, each message is tried alone.
+                    let learned = if too_many {
+                        self.learn_one(content, &parsed.readings).await?
+                    } else {
+                        Ok(())
+                    };
+                    let refused =
+                        |full: RegisterError| (ErrorCode::InvalidMessage, full.to_string());
+                    learned.map_err(refused).map(|()| {
+                        take(&self.names, content, &parsed.readings, &mut received.batch);
+                    })
+                }
             };
             match taken {
                 Ok(()) => reached.seq = message.seq.max(reached.seq),

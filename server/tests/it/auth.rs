@@ -16,7 +16,10 @@ async fn a_bad_token_is_answered_and_the_connection_ends() {
         let answer = client.ask(message).await;
         assert_eq!(answer["type"], "auth_response");
         assert_eq!(answer["success"], false);
-        assert_eq!((&answer["error"], &answer["reason"]), (&json!("invalid_token"), &json!(reason)));
+        assert_eq!(
+            (&answer["error"], &answer["reason"]),
+            (&json!("invalid_token"), &json!(reason))
+        );
         assert_eq!(client.closed().await.0, 4401);
     }
 }
@@ -34,7 +37,10 @@ async fn before_auth_only_auth_and_ping_are_served() {
     let mut client = server.connect("/ws").await;
     assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
     let answer = client.ask(json!({"type": "unsubscribe", "channel": "alerts"})).await;
-    assert_eq!((&answer["type"], &answer["error"]), (&json!("unsubscribe_response"), &json!("auth_required")));
+    assert_eq!(
+        (&answer["type"], &answer["error"]),
+        (&json!("unsubscribe_response"), &json!("auth_required"))
+    );
     let answer = client.ask(json!({"type": "error_report", "error": "x"})).await;
     assert_eq!((&answer["type"], &answer["error"]), (&json!("error"), &json!("auth_required")));
 }
@@ -67,7 +73,8 @@ async fn a_token_of_some_devices_sees_no_others() {
     client.send(json!({"type": "subscribe", "channel": "telemetry"})).await;
     assert_eq!(client.next().await["success"], true);
     assert_eq!(client.next().await["device_id"], 1);
-    let answer = client.ask(json!({"type": "subscribe", "channel": "telemetry", "device_id": 2})).await;
+    let answer =
+        client.ask(json!({"type": "subscribe", "channel": "telemetry", "device_id": 2})).await;
     assert_eq!(answer["error"], "forbidden");
     agent.readings(3, "roof", json!([{"metric": "t", "value": 3}])).await;
     agent.readings(4, "boiler-2", json!([{"metric": "t", "value": 4}])).await;

@@ -34,15 +34,19 @@ async fn a_token_may_come_with_the_handshake() {
     let server = Server::start().await;
     let token = server.token("ops", None, None).await;
     for (token, success) in [(token.as_str(), true), ("x", false)] {
-        let mut request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(
-            format!("ws://{}/ws/devices", server.address),
-        )
-        .unwrap();
+        let mut request =
+            tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(
+                format!("ws://{}/ws/devices", server.address),
+            )
+            .unwrap();
         let value = format!("Bearer {token}").parse().unwrap();
         request.headers_mut().insert("authorization", value);
         let mut client = server.connect_with(request).await;
         let answer = client.next().await;
-        assert_eq!((&answer["type"], &answer["success"]), (&json!("auth_response"), &json!(success)));
+        assert_eq!(
+            (&answer["type"], &answer["success"]),
+            (&json!("auth_response"), &json!(success))
+        );
         if success {
             assert_eq!(client.next().await["type"], "subscribe_response");
         } else {

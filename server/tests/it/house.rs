@@ -37,7 +37,10 @@ fn pure_parts_know_no_runtime_no_files_and_no_clock() {
     let pure = [
         ("protocol/src", &["tokio::", "std::fs", "std::net", "SystemTime", "Instant"][..]),
         ("server/src/domain", &["tokio::", "axum", "rusqlite", "std::fs", "clock::"]),
-        ("server/src/hub", &["tokio::net", "axum", "rusqlite", "std::fs", "clock::now", "async fn"]),
+        (
+            "server/src/hub",
+            &["tokio::net", "axum", "rusqlite", "std::fs", "clock::now", "async fn"],
+        ),
         ("agent/src/decode", &["tokio::", "std::fs", "clock::"]),
     ];
     for (folder, forbidden) in pure {

@@ -30,7 +30,8 @@ async fn errors_are_problems_with_the_status_that_fits() {
     let server = Server::start().await;
     let (uplink, reader) =
         (server.token("site", Some("uplink"), None).await, server.token("ops", None, None).await);
-    let bad = r#"[{"device":"a","readings":[{"metric":"t","value":1}]},{"device":"b","readings":[{}]}]"#;
+    let bad =
+        r#"[{"device":"a","readings":[{"metric":"t","value":1}]},{"device":"b","readings":[{}]}]"#;
     let large = format!("{{\"x\":\"{}\"}}", "y".repeat(1024 * 1024));
     for (method, path, token, body, expected) in [
         ("GET", "/api/v1/devices", "", "", 401),
@@ -66,8 +67,9 @@ async fn rules_are_written_read_and_deleted() {
     let stored: Json = serde_json::from_str(&stored).unwrap();
     assert_eq!((&stored["name"], &stored["device"]), (&json!("hot"), &json!("*")));
     assert_eq!((&stored["severity"], &stored["above"]), (&json!("warning"), &json!(30.0)));
-    let (status, answer) =
-        server.http("PUT", "/api/v1/rules/hot", &admin, r#"{"metric":"t","kind":"threshold"}"#).await;
+    let (status, answer) = server
+        .http("PUT", "/api/v1/rules/hot", &admin, r#"{"metric":"t","kind":"threshold"}"#)
+        .await;
     assert_eq!(status, 422, "{answer}");
     assert_eq!(server.http("GET", "/api/v1/rules/hot", &admin, "").await.0, 200);
     assert_eq!(server.http("DELETE", "/api/v1/rules/hot", &admin, "").await.0, 204);
@@ -94,8 +96,11 @@ fn a_mistake_in_the_configuration_names_file_line_and_key() {
     ] {
         let path = dir.path().join("server.toml");
         std::fs::write(&path, text).unwrap();
-        let output =
-            std::process::Command::new(PROGRAM).args(["check", "--config"]).arg(&path).output().unwrap();
+        let output = std::process::Command::new(PROGRAM)
+            .args(["check", "--config"])
+            .arg(&path)
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains(expected) && said.contains("server.toml"), "{text}: {said}");

@@ -29,7 +29,10 @@ async fn ids_positions_and_values_survive_a_crash() {
     client.send(json!({"type": "subscribe", "channel": "alerts"})).await;
     assert_eq!(client.next().await["seq"], 1);
     let open = client.next().await;
-    assert_eq!((&open["alert_id"], &open["device_id"], &open["snapshot"]), (&json!(1), &json!(2), &json!(true)));
+    assert_eq!(
+        (&open["alert_id"], &open["device_id"], &open["snapshot"]),
+        (&json!(1), &json!(2), &json!(true))
+    );
 
     let mut agent = server.agent("site", Some("q")).await;
     agent.readings(3, "c", json!([{"metric": "t", "value": 1}])).await;
@@ -74,11 +77,14 @@ async fn rules_of_files_are_read_again_on_a_signal() {
     std::fs::write(server.folder().join("rules.toml"), rule).unwrap();
     server.reload("[rules]\nfiles = [\"rules.toml\"]").await;
     let listed = async || server.http("GET", "/api/v1/rules", &admin, "").await.1;
-    let until = tokio::time::Instant::now() + crate::server::DEADLINE;
-    while !listed().await.contains("cold") {
-        assert!(tokio::time::Instant::now() < until, "the rule is taken over");
-        tokio::task::yield_now().await;
-    }
+    let taken_over = async {
+        while !listed().await.contains("cold") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::server::DEADLINE, taken_over)
+        .await
+        .expect("the rule is taken over");
     let (status, _) = server.http("DELETE", "/api/v1/rules/cold", &admin, "").await;
     assert_eq!(status, 409, "a rule of a file is read-only");
     server.reload("nonsense = 1").await;

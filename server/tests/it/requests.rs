@@ -31,7 +31,11 @@ async fn every_bad_request_gets_its_code_and_the_connection_stays() {
         (r#"{"type":"auth"}"#, "auth_response", "invalid_token"),
         (r#"{"type":"batch","messages":[]}"#, "error", "invalid_message"),
         (r#"{"type":"batch","messages":[{"type":"batch"}]}"#, "error", "nested_batch"),
-        (&format!("{{\"type\":\"ping\",\"x\":\"{}\"}}", "y".repeat(1024)), "error", "message_too_large"),
+        (
+            &format!("{{\"type\":\"ping\",\"x\":\"{}\"}}", "y".repeat(1024)),
+            "error",
+            "message_too_large",
+        ),
     ] {
         client.send_frame(Message::text(frame)).await;
         let answer = client.next().await;
@@ -52,7 +56,8 @@ async fn a_failure_carries_back_what_the_request_carried() {
     assert_eq!(answer["success"], false);
     assert_eq!(answer["channel"], "telemetry");
     assert_eq!(answer["id"], "a1");
-    let pong = client.ask(json!({"type": "ping", "id": 7, "timestamp": "2024-01-01T12:00:00Z"})).await;
+    let pong =
+        client.ask(json!({"type": "ping", "id": 7, "timestamp": "2024-01-01T12:00:00Z"})).await;
     assert_eq!((&pong["id"], &pong["timestamp"]), (&json!(7), &json!("2024-01-01T12:00:00Z")));
 }
 

@@ -1,10 +1,6 @@
 //! The language of these tests: a server of their own, agents and subscribers.
 
-use std::{
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
@@ -61,12 +57,6 @@ impl Server {
         ended.expect("the server stops").unwrap().code()
     }
 
-    /// Stops the server and starts it again on the same data.
-    pub(crate) async fn restart(&mut self) {
-        assert_eq!(self.stop().await, Some(0));
-        (self.child, self._log, self.address) = spawn(self.dir.path(), &self.config).await;
-    }
-
     /// Changes the configuration and has it read again.
     pub(crate) async fn reload(&self, config: &str) {
         write_config(self.dir.path(), config);
@@ -80,7 +70,12 @@ impl Server {
     }
 
     /// Signs a token.
-    pub(crate) async fn token(&self, sub: &str, scope: Option<&str>, devices: Option<&str>) -> String {
+    pub(crate) async fn token(
+        &self,
+        sub: &str,
+        scope: Option<&str>,
+        devices: Option<&str>,
+    ) -> String {
         let mut command = Command::new(PROGRAM);
         command.args(["token", "--sub", sub, "--data"]).arg(self.dir.path().join("data"));
         command.args(scope.into_iter().flat_map(|scope| ["--scope", scope]));
@@ -116,13 +111,26 @@ impl Server {
     }
 
     /// Sends a request; returns the status and the body.
-    pub(crate) async fn http(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
-        let headers = format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
+    pub(crate) async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &str,
+    ) -> (u16, String) {
+        let headers =
+            format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
         self.raw(method, path, &headers, body).await
     }
 
     /// The same with these headers.
-    pub(crate) async fn raw(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    pub(crate) async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
@@ -266,7 +274,8 @@ impl Client {
 
     /// Sends readings and waits until they are acknowledged.
     pub(crate) async fn readings(&mut self, seq: u64, device: &str, readings: Json) {
-        let message = json!({"type": "readings", "seq": seq, "device": device, "readings": readings});
+        let message =
+            json!({"type": "readings", "seq": seq, "device": device, "readings": readings});
         let answer = self.ask(message).await;
         assert_eq!(answer, json!({"type": "ack", "seq": seq}));
     }
@@ -295,7 +304,10 @@ impl Client {
 
 impl Server {
     /// Connects with a request that is already made.
-    pub(crate) async fn connect_with(&self, request: tokio_tungstenite::tungstenite::handshake::client::Request) -> Client {
+    pub(crate) async fn connect_with(
+        &self,
+        request: tokio_tungstenite::tungstenite::handshake::client::Request,
+    ) -> Client {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
         Client(socket)

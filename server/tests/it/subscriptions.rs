@@ -47,10 +47,14 @@ async fn filters_choose_devices_and_metrics() {
     agent.readings(3, "a", json!([{"metric": "t", "value": 2}])).await;
     agent.readings(4, "b", json!([{"metric": "h", "value": 2}])).await;
     agent
-        .readings(5, "b", json!([
-            {"metric": "h", "value": 3}, {"metric": "battery.level", "value": 3},
-            {"metric": "battery", "value": 3}, {"metric": "t", "value": 3},
-        ]))
+        .readings(
+            5,
+            "b",
+            json!([
+                {"metric": "h", "value": 3}, {"metric": "battery.level", "value": 3},
+                {"metric": "battery", "value": 3}, {"metric": "t", "value": 3},
+            ]),
+        )
         .await;
     let update = client.next().await;
     assert_eq!(update["device_id"], 2);
@@ -112,7 +116,8 @@ async fn a_period_lets_the_first_and_the_newest_through() {
     let mut newest = (0, 0);
     while newest != (19, 20) {
         let update = client.next().await;
-        let value = |metric: &str, before| update["telemetry"][metric]["value"].as_u64().unwrap_or(before);
+        let value =
+            |metric: &str, before| update["telemetry"][metric]["value"].as_u64().unwrap_or(before);
         newest = (value("odd", newest.0), value("even", newest.1));
     }
     client.expect_silence().await;
@@ -137,7 +142,10 @@ async fn a_snapshot_is_the_present_state() {
     for device in [1, 2] {
         let update = client.next().await;
         assert_eq!(update["device_id"], device);
-        assert_eq!((&update["old_status"], &update["new_status"]), (&json!("online"), &json!("online")));
+        assert_eq!(
+            (&update["old_status"], &update["new_status"]),
+            (&json!("online"), &json!("online"))
+        );
         assert_eq!(update["snapshot"], true);
     }
 }
@@ -164,7 +172,8 @@ async fn late_readings_go_only_to_who_wants_them() {
     }
     assert_eq!(plain.next().await["telemetry"]["t"]["value"], 10);
     plain.expect_silence().await;
-    let (_, devices) = server.http("GET", "/api/v1/devices/1", &server.token("o", None, None).await, "").await;
+    let (_, devices) =
+        server.http("GET", "/api/v1/devices/1", &server.token("o", None, None).await, "").await;
     assert!(devices.contains(r#""value":10"#), "late readings move no last value: {devices}");
 }
 
@@ -184,9 +193,7 @@ async fn an_alert_is_announced_and_its_end_is_told() {
     assert_eq!(answer["seq"], 0);
     other.ask(json!({"type": "subscribe", "channel": "alerts", "severity": "info"})).await;
     let mut agent = server.agent("site", None).await;
-    let temperature = |value: f64| {
-        json!([{"metric": "temperature", "value": value, "timestamp": "2024-01-01T12:00:00Z"}])
-    };
+    let temperature = |value: f64| json!([{"metric": "temperature", "value": value, "timestamp": "2024-01-01T12:00:00Z"}]);
     agent.readings(1, "boiler-1", temperature(32.5)).await;
     agent.readings(2, "kitchen", temperature(99.0)).await;
     let text = client.next_text().await;
@@ -201,7 +208,10 @@ async fn an_alert_is_announced_and_its_end_is_told() {
     agent.readings(3, "boiler-1", temperature(29.0)).await;
     agent.readings(4, "boiler-1", temperature(27.9)).await;
     let end = client.next().await;
-    assert_eq!((&end["type"], &end["status"], &end["seq"]), (&json!("alert_update"), &json!("resolved"), &json!(2)));
+    assert_eq!(
+        (&end["type"], &end["status"], &end["seq"]),
+        (&json!("alert_update"), &json!("resolved"), &json!(2))
+    );
     agent.readings(5, "boiler-1", temperature(31.0)).await;
     assert_eq!(client.next().await["alert_id"], 2);
     other.expect_silence().await;
@@ -239,7 +249,10 @@ async fn a_status_has_its_reason() {
     let mut agent = server.agent("site", Some("q")).await;
     agent.readings(1, "boiler", json!([{"metric": "t", "value": 1}])).await;
     let update = client.next().await;
-    assert_eq!((&update["old_status"], &update["new_status"]), (&json!("offline"), &json!("online")));
+    assert_eq!(
+        (&update["old_status"], &update["new_status"]),
+        (&json!("offline"), &json!("online"))
+    );
     let offline = json!({"type": "status", "seq": 2, "device": "boiler", "status": "offline",
         "reason": "Connection lost", "timestamp": "2024-01-01T12:00:00Z"});
     assert_eq!(agent.ask(offline).await, json!({"type": "ack", "seq": 2}));
@@ -263,7 +276,10 @@ async fn silence_makes_a_device_offline() {
     agent.readings(1, "boiler", json!([{"metric": "t", "value": 1}])).await;
     assert_eq!(client.next().await["new_status"], "online");
     let update = client.next().await;
-    assert_eq!((&update["new_status"], &update["reason"]), (&json!("offline"), &json!("No data for 1 s")));
+    assert_eq!(
+        (&update["new_status"], &update["reason"]),
+        (&json!("offline"), &json!("No data for 1 s"))
+    );
 }
 
 #[tokio::test]

@@ -36,8 +36,10 @@ async fn a_numbering_goes_on_where_it_was() {
 async fn a_bad_message_is_refused_alone() {
     let server = Server::start().await;
     let mut agent = server.agent("site", Some("q")).await;
-    let good = |seq: u64| json!({"type": "readings", "seq": seq, "device": "d",
-        "readings": [{"metric": "t", "value": seq}]});
+    let good = |seq: u64| {
+        json!({"type": "readings", "seq": seq, "device": "d",
+        "readings": [{"metric": "t", "value": seq}]})
+    };
     let bad = json!({"type": "readings", "seq": 2, "device": "d", "readings": [{"metric": "t", "value": null}]});
     agent.send(json!([good(1), bad, good(3)])).await;
     let refusal = agent.next().await;
@@ -63,7 +65,10 @@ async fn a_token_without_the_scope_may_not_send() {
     assert_eq!(agent.closed().await.0, 4403);
     let mut agent = server.connect("/uplink").await;
     let answer = agent.ask(json!({"type": "auth", "token": "x"})).await;
-    assert_eq!((&answer["error"], &answer["reason"]), (&json!("invalid_token"), &json!("malformed")));
+    assert_eq!(
+        (&answer["error"], &answer["reason"]),
+        (&json!("invalid_token"), &json!("malformed"))
+    );
     assert_eq!(agent.closed().await.0, 4401);
 }
 
@@ -75,15 +80,20 @@ async fn equal_names_under_two_subjects_are_two_devices() {
     other.readings(1, "boiler", json!([{"metric": "t", "value": 2}])).await;
     let token = server.token("ops", None, None).await;
     let (_, body) = server.http("GET", "/api/v1/devices", &token, "").await;
-    assert!(body.contains(r#""key":"one/boiler""#) && body.contains(r#""key":"other/boiler""#), "{body}");
+    assert!(
+        body.contains(r#""key":"one/boiler""#) && body.contains(r#""key":"other/boiler""#),
+        "{body}"
+    );
 }
 
 #[tokio::test]
 async fn a_subject_has_so_many_devices() {
     let server = Server::with("[limits]\ndevices_per_sub = 2\nmetrics_per_device = 2").await;
     let mut agent = server.agent("site", Some("q")).await;
-    let of = |seq: u64, device: &str, metric: &str| json!({"type": "readings", "seq": seq,
-        "device": device, "readings": [{"metric": metric, "value": 1}]});
+    let of = |seq: u64, device: &str, metric: &str| {
+        json!({"type": "readings", "seq": seq,
+        "device": device, "readings": [{"metric": metric, "value": 1}]})
+    };
     agent.send(json!([of(1, "a", "t"), of(2, "b", "t"), of(3, "c", "t"), of(4, "a", "h")])).await;
     let refusal = agent.next().await;
     assert_eq!((&refusal["seq"], &refusal["error"]), (&json!(3), &json!("invalid_message")));

@@ -22,18 +22,9 @@ fn engine(rest: &str) -> Alerts {
 fn told(out: &[AlertDraft]) -> String {
     let mut told = String::new();
     for draft in out {
-        let actual = draft
-            .actual
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let actual = draft.actual.as_ref().map(ToString::to_string).unwrap_or_default();
         let (status, severity) = (draft.status, draft.severity);
-        write!(
-            told,
-            "{status:?} {severity:?} {actual} at {}; ",
-            draft.at.0 / 1000
-        )
-        .unwrap();
+        write!(told, "{status:?} {severity:?} {actual} at {}; ", draft.at.0 / 1000).unwrap();
     }
     told.trim_end_matches("; ").to_owned()
 }
@@ -41,11 +32,7 @@ fn told(out: &[AlertDraft]) -> String {
 /// Plays lines such as `10 31.5 -> Active Warning 31.5 at 10`: second, value or `tick`, and what is
 /// told; `9@10` is measured at 9 and received at 10.
 fn check(alerts: &mut Alerts, script: &str) {
-    for line in script
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (input, expected) = line.split_once("->").unwrap_or((line, ""));
         let (time, value) = input.trim().split_once(' ').unwrap();
         let (at, now) = time.split_once('@').unwrap_or((time, time));
@@ -82,30 +69,18 @@ fn hysteresis_keeps_an_alert_until_it_is_clear() {
 #[test]
 fn every_bound_begins_and_ends_an_alert() {
     for (rest, script) in [
-        (
-            r#""above":5"#,
-            "0 5\n1 5.1 -> Active Warning 5.1 at 1\n2 5 -> Resolved Warning 5 at 2",
-        ),
-        (
-            r#""below":5"#,
-            "0 5\n1 4 -> Active Warning 4 at 1\n2 5 -> Resolved Warning 5 at 2",
-        ),
+        (r#""above":5"#, "0 5\n1 5.1 -> Active Warning 5.1 at 1\n2 5 -> Resolved Warning 5 at 2"),
+        (r#""below":5"#, "0 5\n1 4 -> Active Warning 4 at 1\n2 5 -> Resolved Warning 5 at 2"),
         (
             r#""below":5,"clear_above":6"#,
             "1 4 -> Active Warning 4 at 1\n2 6\n3 6.5 -> Resolved Warning 6.5 at 3",
         ),
-        (
-            r#""outside":[1,2]"#,
-            "0 1\n1 3 -> Active Warning 3 at 1\n2 2 -> Resolved Warning 2 at 2",
-        ),
+        (r#""outside":[1,2]"#, "0 1\n1 3 -> Active Warning 3 at 1\n2 2 -> Resolved Warning 2 at 2"),
         (
             r#""outside":[1,5],"clear_above":2,"clear_below":4"#,
             "1 0 -> Active Warning 0 at 1\n2 2\n3 4\n4 3 -> Resolved Warning 3 at 4",
         ),
-        (
-            r#""inside":[1,2]"#,
-            "0 0\n1 1 -> Active Warning 1 at 1\n2 3 -> Resolved Warning 3 at 2",
-        ),
+        (r#""inside":[1,2]"#, "0 0\n1 1 -> Active Warning 1 at 1\n2 3 -> Resolved Warning 3 at 2"),
         (
             r#""inside":[1,2],"clear_below":0"#,
             "1 1 -> Active Warning 1 at 1\n2 0.5\n3 2.5 -> Resolved Warning 2.5 at 3",
@@ -115,10 +90,7 @@ fn every_bound_begins_and_ends_an_alert() {
             "1 1 -> Active Warning 1 at 1\n2 3\n3 0\n4 -1 -> Resolved Warning -1 at 4
              5 2 -> Active Warning 2 at 5\n6 4 -> Resolved Warning 4 at 6",
         ),
-        (
-            r#""equal":3"#,
-            "0 4\n1 3.0 -> Active Warning 3.0 at 1\n2 4 -> Resolved Warning 4 at 2",
-        ),
+        (r#""equal":3"#, "0 4\n1 3.0 -> Active Warning 3.0 at 1\n2 4 -> Resolved Warning 4 at 2"),
         (
             r#""equal":9007199254740993"#,
             "0 9007199254740992\n1 9007199254740993 -> Active Warning 9007199254740993 at 1",
@@ -131,10 +103,7 @@ fn every_bound_begins_and_ends_an_alert() {
             r#""equal":true"#,
             "0 false\n1 true -> Active Warning true at 1\n2 1 -> Resolved Warning 1 at 2",
         ),
-        (
-            r#""above":5"#,
-            "0 true\n1 \"9\"\n2 9 -> Active Warning 9 at 2\n3 \"0\"\n4 false",
-        ),
+        (r#""above":5"#, "0 true\n1 \"9\"\n2 9 -> Active Warning 9 at 2\n3 \"0\"\n4 false"),
     ] {
         check(&mut engine(rest), script);
     }
@@ -164,10 +133,7 @@ fn a_condition_matures_without_further_readings() {
     assert_eq!(alerts.deadline(), Some(UnixMillis(3000)));
     check(&mut alerts, "4 tick -> Active Warning 31 at 3");
     assert_eq!(alerts.deadline(), None);
-    check(
-        &mut alerts,
-        "5 31\n6 0 -> Resolved Warning 0 at 6\n7 31\n8 0",
-    );
+    check(&mut alerts, "5 31\n6 0 -> Resolved Warning 0 at 6\n7 31\n8 0");
     assert_eq!(alerts.deadline(), None);
 }
 
@@ -236,14 +202,7 @@ fn an_alert_says_both_values() {
         let (mut alerts, mut out) = (engine(rest), Vec::new());
         for (second, value) in (0..).zip(values) {
             let at = UnixMillis(second);
-            alerts.observe(
-                RuleIndex(0),
-                DEVICE,
-                &Value::Float(*value),
-                at,
-                at,
-                &mut out,
-            );
+            alerts.observe(RuleIndex(0), DEVICE, &Value::Float(*value), at, at, &mut out);
         }
         let told = |draft: &AlertDraft| {
             format!("{} ({})", draft.message, draft.threshold.as_ref().unwrap())
@@ -253,28 +212,14 @@ fn an_alert_says_both_values() {
     check(
         r#""above":30.0"#,
         &[31.5, 2.0],
-        &[
-            "t is 31.5, above 30.0 (30.0)",
-            "t is 2.0, no longer above 30.0 (30.0)",
-        ],
+        &["t is 31.5, above 30.0 (30.0)", "t is 2.0, no longer above 30.0 (30.0)"],
     );
-    check(
-        r#""outside":[1,9]"#,
-        &[9.5],
-        &["t is 9.5, outside 1 to 9 (9)"],
-    );
-    check(
-        r#""above":3,"message":"Hot""#,
-        &[5.0, 1.0],
-        &["Hot (3)", "Hot (3)"],
-    );
+    check(r#""outside":[1,9]"#, &[9.5], &["t is 9.5, outside 1 to 9 (9)"]);
+    check(r#""above":3,"message":"Hot""#, &[5.0, 1.0], &["Hot (3)", "Hot (3)"]);
     check(
         r#""steps":[{"above":3,"severity":"info"},{"above":5,"severity":"critical"}],"clear_below":2"#,
         &[6.0, 2.5],
-        &[
-            "t is 6.0, above 5 (5)",
-            "t is 2.5, no longer above 3 but not clear of it (3)",
-        ],
+        &["t is 6.0, above 5 (5)", "t is 2.5, no longer above 3 but not clear of it (3)"],
     );
 }
 
@@ -283,22 +228,11 @@ fn changed_rules_end_their_alerts_and_the_others_go_on() {
     let mut alerts = Alerts::default();
     let [a, b, c] = ["a", "b", "c"].map(|name| rule(name, r#""above":30,"for":"5s""#));
     let mut out = Vec::new();
-    alerts.set_rules(
-        vec![a.clone(), b.clone(), c.clone()],
-        UnixMillis(0),
-        &mut out,
-    );
+    alerts.set_rules(vec![a.clone(), b.clone(), c.clone()], UnixMillis(0), &mut out);
     let active = "Active Warning 31 at 5; Active Warning 31 at 5; Active Warning 31 at 5";
     check(&mut alerts, &format!("0 31\n6 tick -> {active}"));
-    alerts.set_rules(
-        vec![rule("b", r#""above":1"#), c.clone()],
-        UnixMillis(9000),
-        &mut out,
-    );
-    assert_eq!(
-        told(&out),
-        "Resolved Warning 31 at 9; Resolved Warning 31 at 9"
-    );
+    alerts.set_rules(vec![rule("b", r#""above":1"#), c.clone()], UnixMillis(9000), &mut out);
+    assert_eq!(told(&out), "Resolved Warning 31 at 9; Resolved Warning 31 at 9");
     assert_eq!(*out[0].message, *"Rule a was deleted");
     assert_eq!(*out[1].message, *"Rule b was changed");
     check(&mut alerts, "10 31 -> Active Warning 31 at 10");
@@ -310,35 +244,21 @@ fn changed_rules_end_their_alerts_and_the_others_go_on() {
 #[test]
 fn restored_alerts_go_on() {
     let restore = |rule_name: &str, metric: &str, status| {
-        let key = AlertKey {
-            rule: rule_name.into(),
-            device: DEVICE,
-            metric: metric.into(),
-        };
+        let key = AlertKey { rule: rule_name.into(), device: DEVICE, metric: metric.into() };
         let mut alerts = Alerts::restore(vec![(key, Severity::Warning, status)]);
         let mut out = Vec::new();
         alerts.set_rules(vec![rule("r", r#""above":30"#)], UnixMillis(0), &mut out);
         (alerts, told(&out))
     };
-    for status in [
-        AlertStatus::Active,
-        AlertStatus::Acknowledged,
-        AlertStatus::Shelved,
-    ] {
+    for status in [AlertStatus::Active, AlertStatus::Acknowledged, AlertStatus::Shelved] {
         let (mut alerts, out) = restore("r", "t", status);
         assert_eq!(out, "");
         check(&mut alerts, "1 31\n2 0 -> Resolved Warning 0 at 2\n3 0");
     }
     let (mut alerts, _) = restore("r", "t", AlertStatus::Resolved);
     check(&mut alerts, "1 31\n2 0\n3 31 -> Active Warning 31 at 3");
-    assert_eq!(
-        restore("gone", "t", AlertStatus::Active).1,
-        "Resolved Warning  at 0"
-    );
-    assert_eq!(
-        restore("r", "other", AlertStatus::Active).1,
-        "Resolved Warning  at 0"
-    );
+    assert_eq!(restore("gone", "t", AlertStatus::Active).1, "Resolved Warning  at 0");
+    assert_eq!(restore("r", "other", AlertStatus::Active).1, "Resolved Warning  at 0");
     assert_eq!(restore("gone", "t", AlertStatus::Resolved).1, "");
 }
 
@@ -349,16 +269,9 @@ fn a_rise_in_severity_wakes_an_acknowledged_alert() {
             AlertStatus::Acknowledged,
             "0 4 -> Acknowledged Warning 4 at 0\n1 6 -> Active Critical 6 at 1",
         ),
-        (
-            AlertStatus::Shelved,
-            "0 2 -> Shelved Info 2 at 0\n1 6 -> Shelved Critical 6 at 1",
-        ),
+        (AlertStatus::Shelved, "0 2 -> Shelved Info 2 at 0\n1 6 -> Shelved Critical 6 at 1"),
     ] {
-        let key = AlertKey {
-            rule: "r".into(),
-            device: DEVICE,
-            metric: "t".into(),
-        };
+        let key = AlertKey { rule: "r".into(), device: DEVICE, metric: "t".into() };
         let mut alerts = Alerts::restore(vec![(key, Severity::Critical, status)]);
         let steps = r#""steps":[{"above":1,"severity":"info"},{"above":3},{"above":5,"severity":"critical"}]"#;
         alerts.set_rules(vec![rule("r", steps)], UnixMillis(0), &mut Vec::new());
@@ -369,20 +282,12 @@ fn a_rise_in_severity_wakes_an_acknowledged_alert() {
 #[test]
 fn a_rule_watches_its_metric_of_its_devices() {
     let mut alerts = Alerts::default();
-    let rules = [
-        r#""device":"boiler*""#,
-        r#""device":"site/*""#,
-        r#""device":"*""#,
-    ];
+    let rules = [r#""device":"boiler*""#, r#""device":"site/*""#, r#""device":"*""#];
     let rules = ["a", "b", "c"].into_iter().zip(rules);
     let rules = rules.map(|(name, device)| rule(name, &format!(r#""above":1,{device}"#)));
     alerts.set_rules(rules.collect(), UnixMillis(0), &mut Vec::new());
     let found = |name, key, metric| {
-        alerts
-            .rules_for(name, key, metric)
-            .iter()
-            .map(|i| i.0)
-            .collect::<Vec<_>>()
+        alerts.rules_for(name, key, metric).iter().map(|i| i.0).collect::<Vec<_>>()
     };
     assert_eq!(found("boiler-1", "site/boiler-1", "t"), [0, 1, 2]);
     assert_eq!(found("pump", "other/pump", "t"), [2]);

@@ -47,16 +47,12 @@ struct Due {
 impl Watch {
     /// Begins with an alert from before the start.
     pub(super) fn of(open: Open) -> Self {
-        Self {
-            open: Some(open),
-            ..Self::default()
-        }
+        Self { open: Some(open), ..Self::default() }
     }
 
     /// Returns the alert, unless it was resolved by hand.
     pub(super) fn unresolved(&self) -> Option<Open> {
-        self.open
-            .filter(|open| open.status != AlertStatus::Resolved)
+        self.open.filter(|open| open.status != AlertStatus::Resolved)
     }
 
     /// Returns the last value.
@@ -99,36 +95,21 @@ impl Watch {
         now: UnixMillis,
     ) -> Option<Open> {
         let hold = rule.hold.period;
-        let matured = self
-            .held
-            .iter()
-            .take_while(|since| since.plus(hold) <= at)
-            .count();
+        let matured = self.held.iter().take_while(|since| since.plus(hold) <= at).count();
         let next = self.held.get(matured).map(|since| since.plus(hold));
         if self.due.map(|due| due.at) != next {
-            self.due = next.map(|due| Due {
-                at: due,
-                now: now.plus(due.since(at)),
-            });
+            self.due = next.map(|due| Due { at: due, now: now.plus(due.since(at)) });
         }
         let moved = match self.open {
             None if matured == 0 => return None,
-            None => Open {
-                severity: rule.severity(matured),
-                status: AlertStatus::Active,
-                at,
-            },
+            None => Open { severity: rule.severity(matured), status: AlertStatus::Active, at },
             Some(open) if open.status == AlertStatus::Resolved => {
                 self.open.take_if(|_| self.held.is_empty());
                 return None;
             }
             Some(open) if cleared => {
                 self.open = None;
-                return Some(Open {
-                    status: AlertStatus::Resolved,
-                    at: at.max(open.at),
-                    ..open
-                });
+                return Some(Open { status: AlertStatus::Resolved, at: at.max(open.at), ..open });
             }
             Some(open) => {
                 open.shifted(rule.severity(matured), rule.severity(self.held.len()), at)?
@@ -144,16 +125,8 @@ impl Open {
     fn shifted(self, least: Severity, most: Severity, at: UnixMillis) -> Option<Self> {
         let severity = self.severity.clamp(least, most);
         let reactivated = severity > self.severity && self.status == AlertStatus::Acknowledged;
-        let status = if reactivated {
-            AlertStatus::Active
-        } else {
-            self.status
-        };
+        let status = if reactivated { AlertStatus::Active } else { self.status };
         let at = at.max(self.at);
-        (severity != self.severity).then_some(Self {
-            severity,
-            status,
-            at,
-        })
+        (severity != self.severity).then_some(Self { severity, status, at })
     }
 }

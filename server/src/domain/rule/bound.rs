@@ -92,16 +92,8 @@ impl Bound {
     /// Refuses figures that are no numbers, that stand the wrong way round, or that would never let
     /// an alert end, or at once.
     pub(super) fn check(&self, clear: &Clear) -> Result<(), RuleError> {
-        let above = clear
-            .above
-            .as_ref()
-            .map(|value| number("clear_above", value))
-            .transpose()?;
-        let below = clear
-            .below
-            .as_ref()
-            .map(|value| number("clear_below", value))
-            .transpose()?;
+        let above = clear.above.as_ref().map(|value| number("clear_above", value)).transpose()?;
+        let below = clear.below.as_ref().map(|value| number("clear_below", value)).transpose()?;
         match (self, above, below) {
             (Self::Above(bound), None, below) => {
                 let bound = number("above", bound)?;
@@ -160,9 +152,7 @@ fn equal(value: &Value, bound: &Value) -> bool {
 }
 
 fn number(field: &str, value: &Value) -> Result<f64, RuleError> {
-    value
-        .as_f64()
-        .map_or_else(|| wrong(field, "is a number"), Ok)
+    value.as_f64().map_or_else(|| wrong(field, "is a number"), Ok)
 }
 
 fn ordered(field: &str, [least, most]: &[Value; 2]) -> Result<(f64, f64), RuleError> {
@@ -173,17 +163,9 @@ fn ordered(field: &str, [least, most]: &[Value; 2]) -> Result<(f64, f64), RuleEr
 }
 
 fn at_most(field: &str, clear: Option<f64>, most: f64, why: &str) -> Result<(), RuleError> {
-    if clear.is_some_and(|clear| clear > most) {
-        wrong(field, why)
-    } else {
-        Ok(())
-    }
+    if clear.is_some_and(|clear| clear > most) { wrong(field, why) } else { Ok(()) }
 }
 
 fn at_least(field: &str, clear: Option<f64>, least: f64, why: &str) -> Result<(), RuleError> {
-    if clear.is_some_and(|clear| clear < least) {
-        wrong(field, why)
-    } else {
-        Ok(())
-    }
+    if clear.is_some_and(|clear| clear < least) { wrong(field, why) } else { Ok(()) }
 }

@@ -22,22 +22,14 @@ struct File {
 pub fn parse_file(text: &str) -> Result<Vec<Rule>, Vec<(usize, RuleError)>> {
     let file: File = toml::from_str(text).map_err(|error| {
         let line = line_of(text, error.span().map_or(0, |span| span.start));
-        vec![(
-            line,
-            RuleError {
-                field: "file".into(),
-                why: error.message().into(),
-            },
-        )]
+        vec![(line, RuleError { field: "file".into(), why: error.message().into() })]
     })?;
     let (mut rules, mut errors) = (Vec::<Rule>::new(), Vec::new());
     for table in file.rule {
         let start = table.span().start;
         let table = table.into_inner();
         let at = |field: &str| table.get(field).map_or(start, |value| value.span().start);
-        let fields = table
-            .iter()
-            .map(|(field, value)| (field.clone(), value.get_ref().clone()));
+        let fields = table.iter().map(|(field, value)| (field.clone(), value.get_ref().clone()));
         let read = Rule::parse(fields.collect(), None).and_then(|rule| {
             match rules.iter().any(|known| known.name == rule.name) {
                 true => wrong("name", format!("{:?} stands twice", rule.name)),
@@ -49,11 +41,7 @@ pub fn parse_file(text: &str) -> Result<Vec<Rule>, Vec<(usize, RuleError)>> {
             Err(error) => errors.push((line_of(text, at(&error.field)), error)),
         }
     }
-    if errors.is_empty() {
-        Ok(rules)
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(rules) } else { Err(errors) }
 }
 
 /// Returns the line, counted from 1, of a place in a text.
@@ -67,14 +55,10 @@ mod tests {
 
     fn check(text: &str, expected: &[&str]) {
         let found = match parse_file(text) {
-            Ok(rules) => rules
-                .iter()
-                .map(|rule| serde_json::to_string(rule).unwrap())
-                .collect(),
-            Err(errors) => errors
-                .iter()
-                .map(|(line, error)| format!("{line}: {error}"))
-                .collect::<Vec<_>>(),
+            Ok(rules) => rules.iter().map(|rule| serde_json::to_string(rule).unwrap()).collect(),
+            Err(errors) => {
+                errors.iter().map(|(line, error)| format!("{line}: {error}")).collect::<Vec<_>>()
+            }
         };
         assert_eq!(found, expected, "{text}");
     }
@@ -98,17 +82,11 @@ mod tests {
         check(
             "# mine\n[[rule]]\nname = \"a\"\nmetric = \"t\"\nkind = \"threshold\"\nabove = \"x\"\n\n\
              [[rule]]\nname = \"b\"\nkind = \"threshold\"\nabove = 1\n",
-            &[
-                "6: above: is a number",
-                "8: metric: names the metric, such as \"temperature\"",
-            ],
+            &["6: above: is a number", "8: metric: names the metric, such as \"temperature\""],
         );
         let rule = "[[rule]]\nname = \"a\"\nmetric = \"t\"\nkind = \"threshold\"\nabove = 1\n";
         check(&rule.repeat(2), &["7: name: \"a\" stands twice"]);
-        check(
-            "\n[[rules]]\n",
-            &["2: file: unknown field `rules`, expected `rule`"],
-        );
+        check("\n[[rules]]\n", &["2: file: unknown field `rules`, expected `rule`"]);
         check(
             "[[rule]]\nname = \n",
             &["2: file: string values must be quoted, expected literal string"],

@@ -33,10 +33,7 @@ pub(super) fn take_levels(fields: &mut Fields, clear: &Clear) -> Result<Vec<Leve
             Ok(vec![Level { bound, severity }])
         }
         (None, None, Some(steps)) => nest(steps, severity, clear),
-        _ => wrong(
-            "kind",
-            "threshold needs one of above, below, inside, outside, equal, steps",
-        ),
+        _ => wrong("kind", "threshold needs one of above, below, inside, outside, equal, steps"),
     }
 }
 
@@ -52,12 +49,7 @@ struct Step {
 
 fn nest(steps: Vec<Step>, usual: Severity, clear: &Clear) -> Result<Vec<Level>, RuleError> {
     let (mut levels, none) = (Vec::<Level>::new(), Clear::default());
-    for Step {
-        above,
-        below,
-        severity,
-    } in steps
-    {
+    for Step { above, below, severity } in steps {
         let severity = severity.unwrap_or(usual);
         let bound = match (above, below) {
             (Some(above), None) => Bound::Above(above),
@@ -70,19 +62,12 @@ fn nest(steps: Vec<Step>, usual: Severity, clear: &Clear) -> Result<Vec<Level>, 
             let worse = milder.bound.exceeded_by(bound.nearest(None)) == Some(true);
             let alike = std::mem::discriminant(&milder.bound) == std::mem::discriminant(&bound);
             if !(worse && alike && milder.severity < severity) {
-                return wrong(
-                    "steps",
-                    "each goes further than the one before, and is worse",
-                );
+                return wrong("steps", "each goes further than the one before, and is worse");
             }
         }
         levels.push(Level { bound, severity });
     }
-    if levels.is_empty() {
-        wrong("steps", "has at least one step")
-    } else {
-        Ok(levels)
-    }
+    if levels.is_empty() { wrong("steps", "has at least one step") } else { Ok(levels) }
 }
 
 /// Writes one level as a bound and a severity, more as `steps`.

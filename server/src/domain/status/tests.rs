@@ -6,21 +6,12 @@ use super::*;
 
 /// Plays lines such as `10 offline Cut -> Online to Offline: Cut`, times in seconds.
 fn check(health: &mut Health, script: &str) {
-    for line in script
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (input, expected) = line.split_once("->").unwrap_or((line, ""));
         let mut words = input.trim().splitn(3, ' ');
         let seconds: f64 = words.next().unwrap().parse().unwrap();
         let now = UnixMillis((seconds * 1000.0) as i64);
-        apply(
-            health,
-            words.next().unwrap(),
-            words.next().unwrap_or_default(),
-            now,
-        );
+        apply(health, words.next().unwrap(), words.next().unwrap_or_default(), now);
         let told = health.transition(DeviceId(1), now);
         let told = told.map(|told| format!("{:?} to {:?}: {}", told.old, told.new, told.reason));
         assert_eq!(told.unwrap_or_default(), expected.trim(), "{line}");
@@ -48,11 +39,7 @@ fn silence_is_three_usual_intervals() {
         &mut health,
         "0 heard -> Offline to Online: Receiving data\n30 heard\n30 heard\n60 heard",
     );
-    assert_eq!(
-        health.deadline(),
-        Some(UnixMillis(960_000)),
-        "two intervals are no rhythm"
-    );
+    assert_eq!(health.deadline(), Some(UnixMillis(960_000)), "two intervals are no rhythm");
     check(&mut health, "90 heard");
     assert_eq!(health.deadline(), Some(UnixMillis(180_000)));
     check(
@@ -62,29 +49,17 @@ fn silence_is_three_usual_intervals() {
          181 tick",
     );
     assert_eq!(health.deadline(), None, "nothing more to come");
-    check(
-        &mut health,
-        "300 heard -> Offline to Online: Receiving data",
-    );
+    check(&mut health, "300 heard -> Offline to Online: Receiving data");
 }
 
 #[test]
 fn silence_has_a_floor_and_may_be_configured() {
     let mut health = Health::default();
-    check(
-        &mut health,
-        "0 heard -> Offline to Online: Receiving data\n1 heard\n2 heard\n3 heard",
-    );
-    check(
-        &mut health,
-        "47.9 tick\n48 tick -> Online to Offline: No data for 45 s",
-    );
+    check(&mut health, "0 heard -> Offline to Online: Receiving data\n1 heard\n2 heard\n3 heard");
+    check(&mut health, "47.9 tick\n48 tick -> Online to Offline: No data for 45 s");
     health.set_offline_after(Some(Duration::from_secs(120)));
     check(&mut health, "50 heard -> Offline to Online: Receiving data");
-    check(
-        &mut health,
-        "169 tick\n170 tick -> Online to Offline: No data for 2 min",
-    );
+    check(&mut health, "169 tick\n170 tick -> Online to Offline: No data for 2 min");
 }
 
 #[test]
@@ -142,18 +117,12 @@ fn a_gateway_explains_the_silence() {
     let back = "90 back -> Offline to Online: Gateway connected again\n";
     let mut health = Health::default();
     check(&mut health, &[heard, gone, back].concat());
-    check(
-        &mut health,
-        "134 tick\n135 tick -> Online to Offline: No data for 45 s\n136 back",
-    );
+    check(&mut health, "134 tick\n135 tick -> Online to Offline: No data for 45 s\n136 back");
     check(
         &mut Health::default(),
         &[heard, "48 tick -> Online to Offline: No data for 45 s\n49 away\n50 back\n99 lost Gw\n100 back"].concat(),
     );
-    check(
-        &mut Health::default(),
-        &[heard, "4 away\n90 back\n134 tick\n134.5 heard"].concat(),
-    );
+    check(&mut Health::default(), &[heard, "4 away\n90 back\n134 tick\n134.5 heard"].concat());
 }
 
 #[test]
@@ -166,10 +135,7 @@ fn a_restart_changes_nothing_and_counts_silence_anew() {
     );
     let mut offline = restored(Status::Offline, "Cut");
     assert_eq!(offline.last_seen(), seen);
-    check(
-        &mut offline,
-        "99999 tick\n100000 heard -> Offline to Online: Receiving data",
-    );
+    check(&mut offline, "99999 tick\n100000 heard -> Offline to Online: Receiving data");
     check(
         &mut restored(Status::Warning, "Battery low"),
         "1001 heard\n1002 online Charged -> Warning to Online: Charged",

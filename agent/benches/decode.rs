@@ -1,0 +1,59 @@
+//! How many readings one core decodes and normalises a second, by format.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use valtronics_agent::{
+    decode::{Decoder, Format, csv::Csv},
+    normalize::{HeldBack, Normalizer, Rules},
+};
+use valtronics_protocol::time::UnixMillis;
+
+const NOW: UnixMillis = UnixMillis(1_704_110_400_000);
+/// As many lines as a gateway with many fast sensors reads in a second.
+const LINES: u64 = 1000;
+
+fn formats() -> [(&'static str, Format, &'static str, u64); 4] {
+    let pattern = "Humidity: {hum:%} *Temperature: {temp:°C}";
+    let json = "{\"ts\":1704110399,\"temperature\":21.53,\"humidity\":48.2,\"co2\":612,\"battery\":3.301}\r\n";
+    [
+        ("json", Format::Json, json, 4),
+        ("csv", Format::Csv(Csv::new(&[])), "21.53,48.2,612,3.301\r\n", 4),
+        ("kv", Format::Kv, "temperature=21.53C;humidity=48.2%;co2=612;battery=3.301V\r\n", 4),
+        (
+            "pattern",
+            Format::Pattern(pattern.parse().expect("the pattern is right")),
+            "Humidity: 48.20 %  Temperature: 21.53 *C\r\n",
+            2,
+        ),
+    ]
+}
+
+fn lines(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode");
+    for (name, format, line, readings) in formats() {
+        let bytes = line.repeat(LINES as usize);
+        group.throughput(Throughput::Elements(LINES * readings));
+        let mut decoder = Decoder::new(format, None);
+        let mut samples = Vec::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                samples.clear();
+                decoder.feed(black_box(bytes.as_bytes()), NOW, &mut samples);
+                assert_eq!(samples.len() as u64, LINES * readings);
+            });
+        });
+        let mut normalizer = Normalizer::new(Rules::default(), "greenhouse".into());
+        group.bench_function(format!("normalize {name}"), |bencher| {
+            bencher.iter_batched(
+                || samples.clone(),
+                |samples| normalizer.readings(samples, NOW, &mut HeldBack::default()),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lines);
+criterion_main!(benches);
