@@ -12,17 +12,21 @@ use valtronics_server::{
 const READINGS: u64 = 10_000;
 const SERIES: u64 = 1_000;
 
+/// A number below 128 that nothing can pack (the mixer of SplitMix64).
+fn noise(n: u64) -> u32 {
+    let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (mixed >> 57) as u32
+}
+
 /// Ten metrics of a hundred devices, ten times a second apart, with two decimals each.
 fn commit() -> Commit {
-    let readings = (0..READINGS).map(|n| {
-        // A multiplicative hash: as good as noise in the last digits.
-        let noise = (n as u32).wrapping_mul(2_654_435_761) >> 25;
-        Row {
-            device: DeviceId(1 + n % SERIES / 10),
-            metric: MetricIndex((n % 10) as u32),
-            at: UnixMillis(1_704_110_400_000 + (n / SERIES * 1000).cast_signed()),
-            value: Value::Float(f64::from(2000 + noise) / 100.0),
-        }
+    let readings = (0..READINGS).map(|n| Row {
+        device: DeviceId(1 + n % SERIES / 10),
+        metric: MetricIndex((n % 10) as u32),
+        at: UnixMillis(1_704_110_400_000 + (n / SERIES * 1000).cast_signed()),
+        value: Value::Float(f64::from(2000 + noise(n)) / 100.0),
     });
     Commit { readings: readings.collect(), ..Commit::default() }
 }

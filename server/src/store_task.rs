@@ -27,6 +27,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const REQUESTS: usize = 64;
 /// How often last values are written down, so that a start has little to replay.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// How soon the next slice of what is old goes: a call deletes 1,000 commits, and at most 50 a
+/// second come in.
+const PRUNE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A device and metrics of it that are to be known; units are canonical.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,8 +151,9 @@ impl StoreTask {
                         failed = self.commit(commit, &engine).await;
                     }
                     if checkpoint_at <= clock::instant() {
-                        checkpoint_at = clock::instant() + CHECKPOINT_EVERY;
-                        self.tidy(&engine).await;
+                        let more = self.tidy(&engine).await;
+                        let pause = if more { PRUNE_AGAIN } else { CHECKPOINT_EVERY };
+                        checkpoint_at = clock::instant() + pause;
                     }
                 }
             }
@@ -224,21 +228,19 @@ impl StoreTask {
         let _ = answer.send(result);
     }
 
-    /// Writes last values down and lets go of what is older than history reaches.
-    async fn tidy(&mut self, engine: &EngineHandle) {
-        let Ok(rows) = engine.read(|state, _| last_values(state)).await else {
-            return;
-        };
+    /// Writes last values down and lets go of what is older than history reaches; true when there
+    /// is more of that.
+    async fn tidy(&mut self, engine: &EngineHandle) -> bool {
+        let Ok(rows) = engine.read(|state, _| last_values(state)).await else { return false };
         let (keep, now) = (self.keep, clock::now());
-        let tidied = self
-            .with(move |store| {
-                store.checkpoint(&rows)?;
-                store.prune(keep, now)
-            })
-            .await;
-        if let Err(error) = tidied {
+        let tidied = self.with(move |store| {
+            store.checkpoint(&rows)?;
+            store.prune(keep, now)
+        });
+        tidied.await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the store could not be tidied; it is tried again in a minute");
-        }
+            false
+        })
     }
 }
 

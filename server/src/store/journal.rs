@@ -263,13 +263,19 @@ mod tests {
         }
     }
 
+    /// A number below 128 that nothing can pack (the mixer of SplitMix64).
+    fn noise(n: u64) -> u32 {
+        let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed >> 57) as u32
+    }
+
     #[test]
     fn a_steady_series_takes_few_bytes() {
         let rows: Vec<Row> = (0..10_000)
             .map(|n| {
-                // A multiplicative hash: as good as noise in the last digits.
-                let noise = (n as u32).wrapping_mul(2_654_435_761) >> 25;
-                let value = Value::Float(f64::from(2000 + noise) / 100.0);
+                let value = Value::Float(f64::from(2000 + noise(n)) / 100.0);
                 row(1 + n % 1000 / 10, (n % 10) as u32, n as i64 / 1000 * 1000, value)
             })
             .collect();
