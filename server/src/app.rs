@@ -154,7 +154,11 @@ impl Running {
             tokio::time::sleep(GOODBYE_EVERY).await;
         }
         self.handle.send(Input::Stop).await?;
-        let state = self.engine.join_next().await.context("the engine is one task")??;
+        // On a full disk nothing can be committed; nothing of it was acknowledged either.
+        let state = tokio::time::timeout(GRACE, self.engine.join_next())
+            .await
+            .context("not everything could be committed: agents will send it again")?
+            .context("the engine is one task")??;
         if tokio::time::timeout(GRACE, self.connections.wait()).await.is_err() {
             tracing::warn!("some connections did not say goodbye");
         }
