@@ -3,15 +3,19 @@
 //! A port that is missing at the start, is unplugged, or belongs to somebody else for now is tried
 //! again for ever. Each opening begins a new line: half a line before does not complete one after.
 
-use std::{convert::Infallible, io, path::PathBuf, time::Duration};
+use std::{
+    convert::Infallible, fs::File, io, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration,
+};
 
+use rustix::{fs::OFlags, termios::ioctl_tiocexcl};
 use serde::{Deserialize, Deserializer, de};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, join, sink},
+    net::unix::pipe,
     time::sleep,
 };
 use tokio_serial::{ErrorKind, SerialPortBuilderExt};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     lines::{self, Lines},
@@ -33,6 +37,10 @@ const READ_BYTES: usize = 4096;
 /// How long reading lingers when it had to wait less than this, that is above 100 wakes a second:
 /// 115,200 baud bring 115 bytes in this time, and a tty holds 4,096.
 const LINGER: Duration = Duration::from_millis(10);
+
+/// What tokio-serial says where the system knows no `termios2`, through which it sets every speed:
+/// in some sandboxes, and in the user mode of qemu 7.2.
+const NO_TERMIOS2: &str = "Function not implemented";
 
 /// A table `[[serial]]`.
 #[derive(Debug, Clone)]
@@ -188,6 +196,10 @@ async fn open(config: &Config) -> Result<Box<dyn Stream>, Lost> {
     };
     match tokio_serial::new(&path, config.baud).exclusive(true).open_native_async() {
         Ok(port) => Ok(Box::new(port)),
+        Err(error) if error.description == NO_TERMIOS2 => match open_as_it_is(&path) {
+            Ok(port) => Ok(port),
+            Err(error) => Err(Lost::Unusable(path, error.to_string())),
+        },
         Err(error) => Err(match error.kind() {
             ErrorKind::Io(io::ErrorKind::NotFound) => Lost::NotFound(path),
             ErrorKind::Io(io::ErrorKind::PermissionDenied) => Lost::Denied(path),
@@ -197,6 +209,15 @@ async fn open(config: &Config) -> Result<Box<dyn Stream>, Lost> {
             }
         }),
     }
+}
+
+/// Opens a port without setting its speed, where the system cannot: as `stty` left it.
+fn open_as_it_is(path: &str) -> io::Result<Box<dyn Stream>> {
+    let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
+    let file = File::options().read(true).write(true).custom_flags(flags).open(path)?;
+    ioctl_tiocexcl(&file)?;
+    warn!(port = path, "its speed cannot be set on this system; reading with the one it has");
+    Ok(Box::new(join(pipe::Receiver::from_file_unchecked(file)?, sink())))
 }
 
 fn gone(port: &Port) -> Lost {
