@@ -139,7 +139,7 @@ pub async fn run(
 /// Prints readings as they would be sent, until `next_signal` says to stop.
 ///
 /// # Errors
-/// When there is no such source, or nobody reads what is printed.
+/// When there is no source, or nobody reads what is printed.
 pub async fn try_sources(
     config: &Config,
     only: Option<&str>,
@@ -150,7 +150,7 @@ pub async fn try_sources(
     let recorder = record(capture, &mut recording)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let mut sources = Sources::start(config, &events, recorder.as_ref(), only);
-    anyhow::ensure!(!sources.counters.is_empty(), "there is no such source in the configuration");
+    anyhow::ensure!(!sources.counters.is_empty(), "there is no source in the configuration");
     drop(events);
     let mut reports = interval(REPORT_EVERY);
     reports.tick().await;

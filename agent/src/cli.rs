@@ -133,7 +133,10 @@ impl Cli {
 fn run(files: &Files) -> Result<(), Failure> {
     let config = Config::load(&files.config).map_err(usage)?;
     if config.uplink.is_none() {
-        return Err(usage(format!("{}: [uplink] is missing: nowhere to send to", files.config.display())));
+        return Err(usage(format!(
+            "{}: [uplink] is missing: nowhere to send to",
+            files.config.display()
+        )));
     }
     telemetry::start();
     runtime()?.block_on(async {
@@ -145,6 +148,11 @@ fn run(files: &Files) -> Result<(), Failure> {
 
 fn try_sources(files: &Files, source: Option<&str>) -> Result<(), Failure> {
     let config = Config::load(&files.config).map_err(usage)?;
+    let names: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
+    if let Some(unknown) = source.filter(|source| !names.contains(source)) {
+        let known = names.join(", ");
+        return Err(usage(format!("there is no source \"{unknown}\"; there are: {known}")));
+    }
     telemetry::start();
     runtime()?.block_on(async {
         let signals = signals()?;
@@ -175,10 +183,10 @@ fn signals() -> anyhow::Result<impl AsyncFnMut() -> Signal> {
 const PIECE: usize = 64 * 1024;
 
 fn decode(format: Format, file: Option<PathBuf>) -> anyhow::Result<()> {
-    let device: Arc<str> = file.as_ref().and_then(|path| path.file_stem()).map_or_else(
-        || "stdin".into(),
-        |stem| stem.to_string_lossy().into(),
-    );
+    let device: Arc<str> = file
+        .as_ref()
+        .and_then(|path| path.file_stem())
+        .map_or_else(|| "stdin".into(), |stem| stem.to_string_lossy().into());
     let mut input: Box<dyn std::io::Read> = match file {
         Some(path) => Box::new(std::fs::File::open(path)?),
         None => Box::new(std::io::stdin()),

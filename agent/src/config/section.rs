@@ -32,11 +32,7 @@ impl<'t> Section<'t> {
     /// Takes the whole file.
     #[must_use]
     pub fn file(table: Spanned<DeTable<'t>>) -> Self {
-        Self {
-            span: table.span(),
-            table: table.into_inner(),
-            known: Vec::new(),
-        }
+        Self { span: table.span(), table: table.into_inner(), known: Vec::new() }
     }
 
     /// Takes a value that must be a table.
@@ -46,15 +42,10 @@ impl<'t> Section<'t> {
     pub fn of(value: Spanned<DeValue<'t>>) -> Result<Self, Fault> {
         let span = value.span();
         match value.into_inner() {
-            DeValue::Table(table) => Ok(Self {
-                span,
-                table,
-                known: Vec::new(),
-            }),
-            other => Err(Fault::in_span(
-                span,
-                format!("expected a table, not {}", other.type_str()),
-            )),
+            DeValue::Table(table) => Ok(Self { span, table, known: Vec::new() }),
+            other => {
+                Err(Fault::in_span(span, format!("expected a table, not {}", other.type_str())))
+            }
         }
     }
 
@@ -92,10 +83,23 @@ impl<'t> Section<'t> {
     pub fn read<T: Deserialize<'t>>(&mut self) -> Result<T, Fault> {
         let part = self.part::<T>();
         let document = Spanned::new(part.span, part.table);
-        T::deserialize(toml::Deserializer::from(document)).map_err(|error| Fault::in_span(
-            error.span().unwrap_or_else(|| self.span.clone()),
-            error.message().replace("missing field", "missing key"),
-        ))
+        T::deserialize(toml::Deserializer::from(document)).map_err(|error| self.blame(&error))
+    }
+
+    /// A needed key that is missing usually stands there, with a slip in it.
+    fn blame(&self, error: &toml::de::Error) -> Fault {
+        let span = error.span().unwrap_or_else(|| self.span.clone());
+        let field = error.message().strip_prefix("missing field `");
+        let Some(missing) = field.and_then(|field| field.strip_suffix('`')) else {
+            return Fault::in_span(span, error.message());
+        };
+        match self.table.iter().find(|(key, _)| distance(key.get_ref(), missing) <= SLIP) {
+            Some((key, _)) => {
+                let name = key.get_ref();
+                Fault::at(key, format!("unknown key `{name}`; did you mean `{missing}`?"))
+            }
+            None => Fault::in_span(span, format!("missing key `{missing}`")),
+        }
     }
 
     /// Takes out the keys that `T` knows.
@@ -108,11 +112,7 @@ impl<'t> Section<'t> {
             }
         }
         self.known.extend(known);
-        Self {
-            span: self.span.clone(),
-            table,
-            known: Vec::new(),
-        }
+        Self { span: self.span.clone(), table, known: Vec::new() }
     }
 
     /// Adds the keys of `outer` that do not stand here.

@@ -63,6 +63,10 @@ fn a_mistake_names_file_line_and_key() {
             "[[serial]]\nport = \"/dev/x\"\nbaud = 9",
             "gw.toml:3: serial.baud: expected a baud rate of 50 to 4000000",
         ),
+        (
+            "[[serial]]\nprot = \"/dev/x\"",
+            "gw.toml:2: serial.prot: unknown key `prot`; did you mean `port`?",
+        ),
         ("[[serial]]\nbaud = 9600", "gw.toml:1: serial: missing key `port`"),
         (
             "[[serial]]\nport = \"/dev/x\"\npattern = \"{a\"",

@@ -5,12 +5,15 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use serde::Deserialize;
 use toml::Spanned;
 use tracing::info;
+use valtronics_protocol::time::UnixMillis;
 
 use super::outlet::{Outlet, Stopping};
 use crate::{
     clock,
     config::{fault::Fault, section::Section},
-    decode::{Counts, Decoder, Format, FormatName, csv::Csv, guess::Guess, pattern::Pattern},
+    decode::{
+        Counts, Decoder, Format, FormatName, Sample, csv::Csv, guess::Guess, pattern::Pattern,
+    },
     normalize::{HeldBack, Normalizer, Rules},
 };
 
@@ -102,6 +105,26 @@ impl Lines {
     pub async fn feed(&mut self, bytes: &[u8], outlet: &mut Outlet) -> Result<(), Stopping> {
         let (now, mut samples) = (clock::now(), Vec::new());
         self.decoder.feed(bytes, now, &mut samples);
+        self.hand_on(samples, now, outlet).await
+    }
+
+    /// Hands on what waits for more bytes: a last line without an end, or lines whose format is not
+    /// clear yet. Not for a port, where half a line may be half a number.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn finish(&mut self, outlet: &mut Outlet) -> Result<(), Stopping> {
+        let mut samples = Vec::new();
+        self.decoder.finish(&mut samples);
+        self.hand_on(samples, clock::now(), outlet).await
+    }
+
+    async fn hand_on(
+        &mut self,
+        samples: Vec<Sample>,
+        now: UnixMillis,
+        outlet: &mut Outlet,
+    ) -> Result<(), Stopping> {
         if let Some(format) = self.decoder.decided.take() {
             info!(source = %outlet.name, format, "the format is clear");
         }

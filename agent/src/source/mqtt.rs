@@ -7,13 +7,13 @@
 use std::{collections::VecDeque, convert::Infallible, io, path::PathBuf, time::Duration};
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet,
-    Publish, QoS, SubscribeFilter, TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, Publish, QoS,
+    SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use serde::Deserialize;
 use tokio::{sync::oneshot, time::sleep};
 use toml::Spanned;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     messages::{self, Messages},
@@ -174,17 +174,22 @@ async fn read(
     let mut held = Held::default();
     loop {
         let event = tokio::select! {
-            event = events.poll() => event?,
+            event = events.poll(), if held.has_room() => event?,
             publish = held.next(), if !held.is_empty() => {
-                acknowledge(&client, &publish);
+                acknowledge(&client, &publish)?;
                 continue;
             }
         };
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
                 backoff.reset();
-                info!(source = %outlet.name, "connected to the broker");
                 subscribe(&client, &config.messages);
+            }
+            Event::Incoming(Packet::SubAck(answer)) => {
+                info!(source = %outlet.name, "subscribed at the broker");
+                if answer.return_codes.contains(&SubscribeReasonCode::Failure) {
+                    warn!(source = %outlet.name, "the broker refuses some of the topics");
+                }
             }
             Event::Incoming(Packet::Publish(publish)) => {
                 outlet.capture(Some(&publish.topic), &publish.payload).await;
@@ -232,10 +237,10 @@ fn subscribe(client: &AsyncClient, messages: &messages::Config) {
         .expect("filters are valid, and a new connection has room for one request");
 }
 
-fn acknowledge(client: &AsyncClient, publish: &Publish) {
-    client
-        .try_ack(publish)
-        .expect("there is room for an acknowledgement of each held message");
+fn acknowledge(client: &AsyncClient, publish: &Publish) -> Result<(), Lost> {
+    // The next connection gets again what this one has not acknowledged.
+    let full = |_| Lost::Broken("it does not take acknowledgements".into());
+    client.try_ack(publish).map_err(full)
 }
 
 /// Messages that are not yet acknowledged, in the order in which they came.
@@ -246,9 +251,11 @@ impl Held {
     fn push(&mut self, publish: Publish, receipt: oneshot::Receiver<()>) {
         self.0.push_back((publish, receipt));
     }
-}
 
-impl Held {
+    fn has_room(&self) -> bool {
+        self.0.len() < HELD
+    }
+
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -134,6 +134,7 @@ async fn play(config: &Config, lines: &mut Lines, outlet: &mut Outlet) -> Result
     loop {
         line.clear();
         if file.read_until(b'\n', &mut line).await? == 0 {
+            lines.finish(outlet).await?;
             return Ok(played > 0);
         }
         let text = String::from_utf8_lossy(&line);

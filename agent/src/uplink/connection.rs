@@ -3,10 +3,7 @@
 //! It awaits one thing, applies it, and sends what may go. An error ends it; coming back is its
 //! owner's business.
 
-use std::{
-    io,
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,7 +17,11 @@ use valtronics_protocol::{
     batch::Encoder,
     close::CloseCode,
     error::ErrorCode,
-    uplink::{Ack, AgentMessage, Auth, FrameHeader, Gateway, SUBPROTOCOL_AGENT, ServerMessage, Welcome},
+    reading::Reading,
+    uplink::{
+        Ack, AgentMessage, Auth, DeviceInfo, FrameHeader, Gateway, SUBPROTOCOL_AGENT,
+        ServerMessage, StatusEvent, Welcome,
+    },
 };
 
 use super::{Config, window::Window};
@@ -28,7 +29,7 @@ use crate::{
     clock,
     dial::{self, DialError, WebSocket},
     queue::{
-        Chunk, Limits, Position, frame_bytes,
+        Limits, Position, frame_bytes,
         keeper::{Closed, Handle},
     },
 };
@@ -128,14 +129,17 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// When the server cannot be reached or refuses.
-    pub async fn open(config: &'a Config, gateway: &'a Gateway, queue: Handle) -> Result<Self, End> {
+    pub async fn open(
+        config: &'a Config,
+        gateway: &'a Gateway,
+        queue: Handle,
+    ) -> Result<Self, End> {
         let ca_file = config.ca_file.as_ref().map(|path| path.get_ref().as_path());
         let mut socket = dial::websocket(&config.url.0, SUBPROTOCOL_AGENT, ca_file).await?;
         let auth = auth(config, gateway, &queue).await?;
         send(&mut socket, text(&auth)).await?;
-        let welcome = timeout(WELCOME_WITHIN, welcome(&mut socket))
-            .await
-            .map_err(|_| End::Silent)??;
+        let welcome =
+            timeout(WELCOME_WITHIN, welcome(&mut socket)).await.map_err(|_| End::Silent)??;
         let committed = Position {
             seq: welcome.last_seq.flatten().unwrap_or(0),
             event: welcome.last_event.flatten().unwrap_or(0),
@@ -147,9 +151,9 @@ impl<'a> Connection<'a> {
             return Err(End::QueueTaken(reason.into()));
         }
         queue.release(welcome.last_seq.flatten(), welcome.last_event.flatten()).await?;
-        let granted = welcome.window.map_or(DEFAULT_WINDOW, |window| {
-            usize::try_from(window).unwrap_or(usize::MAX)
-        });
+        let granted = welcome
+            .window
+            .map_or(DEFAULT_WINDOW, |window| usize::try_from(window).unwrap_or(usize::MAX));
         Ok(Self {
             config,
             gateway,
@@ -262,43 +266,55 @@ impl<'a> Connection<'a> {
                 live_since,
             };
             let chunk = self.queue.read(self.window.sent(), limits).await?;
-            let more = chunk.more;
-            if !self.send_chunk(chunk).await? || !more {
-                break more;
+            self.send_devices(chunk.devices).await?;
+            let has_sent =
+                self.send_readings(&chunk.readings, chunk.first, chunk.historical).await?;
+            if has_sent && chunk.more {
+                continue;
             }
+            // Last, or what a device sent before it went would bring it back.
+            self.send_events(chunk.events).await?;
+            break chunk.more;
         };
         self.window.flushed(clock::monotonic(), is_behind);
         Ok(())
     }
 
-    /// Sends a chunk; returns whether its readings went.
-    async fn send_chunk(&mut self, chunk: Chunk) -> Result<bool, End> {
-        for device in chunk.devices {
+    async fn send_devices(&mut self, devices: Vec<DeviceInfo>) -> Result<(), End> {
+        for device in devices {
             send(&mut self.socket, text(&AgentMessage::Device(device))).await?;
             self.window.device_sent();
         }
-        for event in chunk.events {
+        Ok(())
+    }
+
+    async fn send_events(&mut self, events: Vec<StatusEvent>) -> Result<(), End> {
+        for event in events {
             let seq = event.seq;
             send(&mut self.socket, text(&AgentMessage::Status(event))).await?;
             self.window.event_sent(seq);
         }
-        let estimate = chunk.readings.iter().map(frame_bytes).sum::<usize>() + FRAME_OVERHEAD;
-        if chunk.readings.is_empty() || !self.window.admits(estimate) {
+        Ok(())
+    }
+
+    /// Sends readings as one frame; returns whether they went.
+    async fn send_readings(
+        &mut self,
+        readings: &[Reading],
+        first: u64,
+        historical: bool,
+    ) -> Result<bool, End> {
+        let estimate = readings.iter().map(frame_bytes).sum::<usize>() + FRAME_OVERHEAD;
+        if readings.is_empty() || !self.window.admits(estimate) {
             return Ok(false);
         }
         let mut frame = Vec::new();
-        let header = FrameHeader {
-            historical: chunk.historical,
-            first: chunk.first,
-        };
-        header.write(&mut frame);
-        if chunk.historical {
-            self.encoder.encode_self_contained(&chunk.readings, &mut frame);
-        } else {
-            self.encoder.encode(&chunk.readings, &mut frame);
+        FrameHeader { historical, first }.write(&mut frame);
+        match historical {
+            true => self.encoder.encode_self_contained(readings, &mut frame),
+            false => self.encoder.encode(readings, &mut frame),
         }
-        let last = chunk.first + chunk.readings.len() as u64 - 1;
-        self.window.frame_sent(last, frame.len());
+        self.window.frame_sent(first + readings.len() as u64 - 1, frame.len());
         send(&mut self.socket, Message::Binary(frame.into())).await?;
         Ok(true)
     }
@@ -326,10 +342,7 @@ impl<'a> Connection<'a> {
 
 async fn send(socket: &mut WebSocket, message: Message) -> Result<(), End> {
     // A write that blocks for so long means that nobody reads there any more.
-    timeout(DEAD_AFTER, socket.send(message))
-        .await
-        .map_err(|_| End::Silent)?
-        .map_err(End::from)
+    timeout(DEAD_AFTER, socket.send(message)).await.map_err(|_| End::Silent)?.map_err(End::from)
 }
 
 fn text(message: &AgentMessage) -> Message {
@@ -344,10 +357,7 @@ async fn auth(config: &Config, gateway: &Gateway, queue: &Handle) -> Result<Agen
     Ok(AgentMessage::Auth(Auth {
         token: token.trim().into(),
         queue: Some(queue.id().await?),
-        gateway: Some(Gateway {
-            time: clock::now(),
-            ..gateway.clone()
-        }),
+        gateway: Some(Gateway { time: clock::now(), ..gateway.clone() }),
     }))
 }
 
@@ -368,9 +378,8 @@ fn accepted(welcome: Welcome) -> Result<Welcome, End> {
     let why = [welcome.message, welcome.reason].into_iter().flatten().next();
     let why = why.unwrap_or_else(|| "no reason given".into());
     match (welcome.error, welcome.retry_after) {
-        (Some(ErrorCode::RateLimited | ErrorCode::ConnectionLimit), seconds) | (None, seconds @ Some(_)) => {
-            Err(End::Limited(Duration::from_secs(seconds.unwrap_or(0))))
-        }
+        (Some(ErrorCode::RateLimited | ErrorCode::ConnectionLimit), seconds)
+        | (None, seconds @ Some(_)) => Err(End::Limited(Duration::from_secs(seconds.unwrap_or(0)))),
         (Some(ErrorCode::Forbidden), _) if names_queue(&why) => Err(End::QueueTaken(why)),
         _ => Err(End::Refused(why)),
     }
@@ -379,9 +388,9 @@ fn accepted(welcome: Welcome) -> Result<Welcome, End> {
 /// Reads a frame of the server; pings, pongs and what this version does not know are `None`.
 fn parse(message: Message) -> Result<Option<ServerMessage>, End> {
     match message {
-        Message::Text(text) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| End::Lost(format!("the server sends no message of this protocol: {error}"))),
+        Message::Text(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+            End::Lost(format!("the server sends no message of this protocol: {error}"))
+        }),
         Message::Close(frame) => Err(closed(frame)),
         Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
     }
@@ -433,10 +442,7 @@ mod tests {
     #[test]
     fn a_close_frame_says_what_to_do() {
         let check = |code: u16, reason: &'static str, expected: &str| {
-            let frame = CloseFrame {
-                code: code.into(),
-                reason: Utf8Bytes::from_static(reason),
-            };
+            let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(reason) };
             let end = format!("{:?}", closed(Some(frame)));
             assert!(end.starts_with(expected), "{code} {reason}: {end}");
         };

@@ -1,0 +1,16 @@
+//! The agent as its users meet it: the real program with real ports, a real broker, and a server
+//! that says what it is told to.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that finds something else than it expects has failed"
+)]
+
+mod world;
+mod server;
+mod parts;
+mod serial;
+mod mqtt;
+mod uplink;
+mod commands;
