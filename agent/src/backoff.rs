@@ -17,11 +17,7 @@ impl Backoff {
     /// Starts with about `first` and grows to about `cap`.
     #[must_use]
     pub fn new(first: Duration, cap: Duration) -> Self {
-        Self {
-            first,
-            cap,
-            next: first,
-        }
+        Self { first, cap, next: first }
     }
 
     /// Returns how long to wait now: between half of the step and all of it.
@@ -50,9 +46,8 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_cap_and_start_anew() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
-        let waits = |backoff: &mut Backoff, random| {
-            [(); 4].map(|()| backoff.wait_with(random).as_millis())
-        };
+        let waits =
+            |backoff: &mut Backoff, random| [(); 4].map(|()| backoff.wait_with(random).as_millis());
         assert_eq!(waits(&mut backoff, 1.0), [1000, 2000, 4000, 5000]);
         backoff.reset();
         assert_eq!(waits(&mut backoff, 0.0), [500, 1000, 2000, 2500]);

@@ -10,8 +10,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
-    WebSocketStream,
-    client_async_with_config,
+    WebSocketStream, client_async_with_config,
     tungstenite::{self, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
@@ -83,15 +82,10 @@ pub enum TlsError {
 /// When nobody answers there within [`DIAL_WITHIN`].
 pub async fn tcp(address: &str) -> Result<TcpStream, DialError> {
     let attempt = timeout(DIAL_WITHIN, TcpStream::connect(address));
-    let unreachable = |source| DialError::Unreachable {
-        address: address.into(),
-        source,
-    };
+    let unreachable = |source| DialError::Unreachable { address: address.into(), source };
     let stream = attempt
         .await
-        .map_err(|_| DialError::TimedOut {
-            address: address.into(),
-        })?
+        .map_err(|_| DialError::TimedOut { address: address.into() })?
         .map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     rustix::net::sockopt::set_socket_keepalive(&stream, true)
@@ -110,10 +104,8 @@ pub fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca_file {
         let name = || path.display().to_string();
-        let pem = std::fs::read(path).map_err(|source| TlsError::Unreadable {
-            path: name(),
-            source,
-        })?;
+        let pem =
+            std::fs::read(path).map_err(|source| TlsError::Unreadable { path: name(), source })?;
         use rustls::pki_types::{CertificateDer, pem::PemObject};
         let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
         if roots.add_parsable_certificates(certificates).0 == 0 {
@@ -143,29 +135,27 @@ pub async fn websocket(
     let address = format!("{host}:{port}");
     let tcp = tcp(&address).await?;
     let handshake = async {
-        let stream: Box<dyn Stream> = if secure {
-            let bare = host.trim_matches(['[', ']']).to_owned();
-            let name = ServerName::try_from(bare).map_err(|_| DialError::Url(url.clone()))?;
-            let connecting = TlsConnector::from(tls(ca_file)?).connect(name, tcp);
-            Box::new(connecting.await.map_err(|source| DialError::Unreachable {
-                address: address.clone(),
-                source,
-            })?)
-        } else {
-            Box::new(tcp)
-        };
+        let stream: Box<dyn Stream> =
+            if secure {
+                let bare = host.trim_matches(['[', ']']).to_owned();
+                let name = ServerName::try_from(bare).map_err(|_| DialError::Url(url.clone()))?;
+                let connecting = TlsConnector::from(tls(ca_file)?).connect(name, tcp);
+                Box::new(connecting.await.map_err(|source| DialError::Unreachable {
+                    address: address.clone(),
+                    source,
+                })?)
+            } else {
+                Box::new(tcp)
+            };
         let mut request = url.into_client_request().map_err(Box::new)?;
         let protocol = http::HeaderValue::from_static(subprotocol);
-        request
-            .headers_mut()
-            .insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        request.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
         let config = WebSocketConfig::default()
             .read_buffer_size(4 * 1024)
             .write_buffer_size(0)
             .max_message_size(Some(MAX_MESSAGE_BYTES));
-        let (socket, _) = client_async_with_config(request, stream, Some(config))
-            .await
-            .map_err(Box::new)?;
+        let (socket, _) =
+            client_async_with_config(request, stream, Some(config)).await.map_err(Box::new)?;
         Ok(socket)
     };
     timeout(DIAL_WITHIN, handshake)

@@ -90,7 +90,8 @@ impl<'de> Deserialize<'de> for Deadband {
             Number(f64),
             Text(String),
         }
-        let wanted = || de::Error::custom("expected a number such as 0.5, or a text such as \"2%\"");
+        let wanted =
+            || de::Error::custom("expected a number such as 0.5, or a text such as \"2%\"");
         let deadband = match Written::deserialize(deserializer).map_err(|_| wanted())? {
             Written::Number(number) => Self::Absolute(number),
             Written::Text(text) => {
@@ -187,7 +188,8 @@ impl Normalizer {
         let Rules { keep, skip, rename, units, scale, offset, .. } = &self.rules;
         let listed = |patterns: &[String]| patterns.iter().any(|pattern| covers(pattern, metric));
         let kept = (keep.is_empty() || listed(keep)) && !listed(skip);
-        let name = rename.get(&**metric).map_or_else(|| Arc::clone(metric), |name| name.as_str().into());
+        let name =
+            rename.get(&**metric).map_or_else(|| Arc::clone(metric), |name| name.as_str().into());
         let name = kept.then_some(name).and_then(clean_name);
         let of = |factor: &Option<Factor>| factor.as_ref().and_then(|factor| factor.of(metric));
         let (scale, offset) = (of(scale), of(offset));
@@ -296,7 +298,14 @@ mod tests {
 
     fn sample(metric: &str, value: f64, unit: Option<&str>) -> Sample {
         let unit = unit.map(Arc::from);
-        Sample { device: None, metric: metric.into(), value: Value::Float(value), unit, at: None, received: None }
+        Sample {
+            device: None,
+            metric: metric.into(),
+            value: Value::Float(value),
+            unit,
+            at: None,
+            received: None,
+        }
     }
 
     fn check(rules: &str, input: (&str, f64, Option<&str>), expected: Option<&str>) {
@@ -304,7 +313,12 @@ mod tests {
         let now = UnixMillis(0);
         let reading = normalizer(rules).reading(sample(metric, value, unit), now);
         let shown = reading.map(|reading| {
-            format!("{} {} {}", reading.metric, reading.value, reading.unit.as_deref().unwrap_or("-"))
+            format!(
+                "{} {} {}",
+                reading.metric,
+                reading.value,
+                reading.unit.as_deref().unwrap_or("-")
+            )
         });
         assert_eq!(shown.as_deref(), expected, "{rules}");
     }
@@ -346,9 +360,8 @@ mod tests {
     fn texts_that_no_message_may_hold_are_held_back() {
         let mut held_back = HeldBack::default();
         let texts = ["ok".into(), "a\u{1b}[31m".into(), "x".repeat(MAX_TEXT_BYTES + 1)];
-        let samples = texts.map(|text| {
-            Sample { value: Value::Text(text.into()), ..sample("t", 1.0, None) }
-        });
+        let samples =
+            texts.map(|text| Sample { value: Value::Text(text.into()), ..sample("t", 1.0, None) });
         let readings = normalizer("").readings(samples, UnixMillis(0), &mut held_back);
         assert_eq!((readings.len(), held_back), (1, HeldBack(2)));
     }
@@ -382,15 +395,18 @@ mod tests {
         let mut sends = |second: i64| {
             normalizer.reading(sample("t", 1.0, None), UnixMillis(second * 1000)).is_some()
         };
-        assert_eq!([5000, 5005, 1000, 1005, 1300].map(&mut sends), [true, false, true, false, true]);
+        assert_eq!(
+            [5000, 5005, 1000, 1005, 1300].map(&mut sends),
+            [true, false, true, false, true]
+        );
     }
 
     #[test]
     fn the_interval_counts_by_the_times_of_the_readings() {
-        let samples = [0, 30, 35, 60].map(|second| {
-            Sample { at: Some(UnixMillis(second * 1000)), ..sample("t", 1.0, None) }
-        });
-        let readings = normalizer("every = \"30s\"").readings(samples, UnixMillis(0), &mut HeldBack(0));
+        let samples = [0, 30, 35, 60]
+            .map(|second| Sample { at: Some(UnixMillis(second * 1000)), ..sample("t", 1.0, None) });
+        let readings =
+            normalizer("every = \"30s\"").readings(samples, UnixMillis(0), &mut HeldBack(0));
         let seconds: Vec<_> = readings.iter().map(|reading| reading.timestamp.0 / 1000).collect();
         assert_eq!(seconds, [0, 30, 60]);
     }
@@ -398,7 +414,11 @@ mod tests {
     #[test]
     fn a_step_as_large_as_the_deadband_does_not_leave_it() {
         let check = |band, from, to, expected| {
-            assert_eq!(moved(band, &Value::Float(from), &Value::Float(to)), expected, "{from} {to}");
+            assert_eq!(
+                moved(band, &Value::Float(from), &Value::Float(to)),
+                expected,
+                "{from} {to}"
+            );
         };
         check(Deadband::Absolute(0.1), 20.0, 20.1, false);
         check(Deadband::Absolute(0.1), 20.1, 20.2, false);

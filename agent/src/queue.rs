@@ -41,10 +41,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            max_bytes: Size(256 * 1024 * 1024),
-            sync: Duration::from_secs(1),
-        }
+        Self { max_bytes: Size(256 * 1024 * 1024), sync: Duration::from_secs(1) }
     }
 }
 
@@ -266,12 +263,7 @@ impl Queue {
             more: readings.len() < waiting.len(),
             readings,
             historical,
-            events: self
-                .events
-                .iter()
-                .filter(|event| event.seq > after.event)
-                .cloned()
-                .collect(),
+            events: self.events.iter().filter(|event| event.seq > after.event).cloned().collect(),
             devices: self.devices.get(after.device..).unwrap_or_default().into(),
         }
     }

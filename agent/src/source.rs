@@ -128,11 +128,7 @@ pub fn read(
         return Err(Fault::at(&name, message));
     }
     let shared: Arc<str> = name.get_ref().as_str().into();
-    let config = Config {
-        name: shared.clone(),
-        offline_after: common.offline_after,
-        kind,
-    };
+    let config = Config { name: shared.clone(), offline_after: common.offline_after, kind };
     Ok((Spanned::new(name.span(), shared), config))
 }
 

@@ -5,12 +5,8 @@ use std::io::{IsTerminal, stderr};
 use tracing_subscriber::EnvFilter;
 
 /// Libraries that print payloads, passwords or tokens when they are asked for more than this.
-const PINNED: [&str; 4] = [
-    "tungstenite=info",
-    "tokio_tungstenite=info",
-    "rumqttc=info",
-    "rustls=info",
-];
+const PINNED: [&str; 4] =
+    ["tungstenite=info", "tokio_tungstenite=info", "rumqttc=info", "rustls=info"];
 
 /// Starts logging; `RUST_LOG` sets the level, `info` without it.
 ///
@@ -43,13 +39,12 @@ fn filter(wanted: &str) -> EnvFilter {
         .filter(|directive| !directive.trim().is_empty() && !pinned_name(directive));
     let taken: Vec<&str> = taken.collect();
     let base = if taken.is_empty() { "info" } else { &taken.join(",") };
-    PINNED.iter().fold(
-        EnvFilter::builder().parse_lossy(base),
-        |filter, pinned| match pinned.parse() {
+    PINNED.iter().fold(EnvFilter::builder().parse_lossy(base), |filter, pinned| {
+        match pinned.parse() {
             Ok(directive) => filter.add_directive(directive),
             Err(_) => filter,
-        },
-    )
+        }
+    })
 }
 
 #[cfg(test)]

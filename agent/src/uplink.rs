@@ -64,7 +64,9 @@ impl TryFrom<String> for Url {
         let url: http::Uri = text.parse().map_err(|error| format!("{error}; {wanted}"))?;
         let secret = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
         match url.scheme_str() {
-            Some("ws" | "wss") if secret => Err(format!("a token goes into `token_file`; {wanted}")),
+            Some("ws" | "wss") if secret => {
+                Err(format!("a token goes into `token_file`; {wanted}"))
+            }
             Some("ws" | "wss") => Ok(Self(url)),
             _ => Err(format!("`{text}` does not begin with ws:// or wss://; {wanted}")),
         }
@@ -151,11 +153,7 @@ pub async fn run(
 }
 
 fn show(link: &watch::Sender<Link>, reason: Option<String>) {
-    link.send_replace(Link {
-        connected: reason.is_none(),
-        reason,
-        since: clock::now(),
-    });
+    link.send_replace(Link { connected: reason.is_none(), reason, since: clock::now() });
 }
 
 fn wait_after(end: &End, backoff: &mut Backoff) -> Duration {

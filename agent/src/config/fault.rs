@@ -22,10 +22,7 @@ impl Fault {
 
     /// Blames bytes of the file.
     pub fn in_span(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            span,
-            message: message.into(),
-        }
+        Self { span, message: message.into() }
     }
 }
 

@@ -110,8 +110,8 @@ impl Csv {
         }
         let columns = fields.iter().map(|field| context.label(field.trim()));
         let columns: Vec<Label> = columns.collect();
-        let is_known = fits
-            && self.columns.iter().zip(&columns).all(|(old, new)| old.metric == new.metric);
+        let is_known =
+            fits && self.columns.iter().zip(&columns).all(|(old, new)| old.metric == new.metric);
         if is_known {
             return Some(Outcome::Good);
         }

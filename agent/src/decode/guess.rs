@@ -75,7 +75,8 @@ impl Guess {
         }
         if let Some((labels, is_clear)) = labels(line) {
             let agrees = |(_, kept): &Kept| {
-                self::labels(kept).is_some_and(|(known, _)| known.iter().any(|l| labels.contains(l)))
+                self::labels(kept)
+                    .is_some_and(|(known, _)| known.iter().any(|l| labels.contains(l)))
             };
             let decided = is_clear || self.kept.iter().any(agrees);
             return decided.then_some((Format::Kv, 0));
@@ -111,7 +112,8 @@ fn labels(line: &str) -> Option<(Vec<Arc<str>>, bool)> {
 
 /// Tells whether the fields that are filled are numbers; the first may be a moment.
 fn is_row(fields: &[std::borrow::Cow<'_, str>]) -> bool {
-    let mut filled = fields.iter().map(|field| field.trim()).filter(|field| !field.is_empty()).peekable();
+    let mut filled =
+        fields.iter().map(|field| field.trim()).filter(|field| !field.is_empty()).peekable();
     if fields.len() > 1 {
         filled.next_if(|field| field.parse::<UnixMillis>().is_ok());
     }

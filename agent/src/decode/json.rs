@@ -7,9 +7,7 @@
 
 use std::fmt;
 
-use serde::de::{
-    DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use valtronics_protocol::{
     reading::{MAX_TEXT_BYTES, is_clean},
     value::Value,
@@ -125,9 +123,8 @@ fn without_nan(text: &str) -> Option<String> {
         };
         let (word, left) = rest.split_at(end);
         rest = left;
-        let word_is = |nothing: &str| {
-            word.strip_prefix('-').unwrap_or(word).eq_ignore_ascii_case(nothing)
-        };
+        let word_is =
+            |nothing: &str| word.strip_prefix('-').unwrap_or(word).eq_ignore_ascii_case(nothing);
         if !in_text && ["nan", "inf", "infinity"].into_iter().any(word_is) {
             found = true;
             clean.push_str("null");
@@ -308,7 +305,8 @@ fn name_value(prefix: &str, begin: usize, context: &mut Context, out: &mut Vec<S
     };
     let Some(mut value) = find("value").cloned() else { return };
     let text = |field: &str| find(field).map(|sample| sample.value.to_string());
-    let name = ["metric", "name", "sensor"].into_iter().find_map(|field| Some((field, text(field)?)));
+    let name =
+        ["metric", "name", "sensor"].into_iter().find_map(|field| Some((field, text(field)?)));
     let device = text("device");
     let said = ["value", "device", name.as_ref().map_or("value", |(field, _)| field)];
     if let Some((_, name)) = &name {

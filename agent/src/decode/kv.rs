@@ -39,7 +39,8 @@ pub(super) fn pairs(line: &str, context: &mut Context, out: &mut Vec<Sample>) ->
         return pairs;
     }
     while let Some((before, after)) = rest.split_once(['=', ':']) {
-        let words = if rest.as_bytes().get(before.len()) == Some(&b':') { MAX_LABEL_WORDS } else { 1 };
+        let words =
+            if rest.as_bytes().get(before.len()) == Some(&b':') { MAX_LABEL_WORDS } else { 1 };
         let label = label(before, words);
         let text = after.trim_start_matches([' ', '\t']);
         let (text, left) = text.split_at(text.find(SEPARATORS).unwrap_or(text.len()));
@@ -87,7 +88,9 @@ fn label(before: &str, most_words: usize) -> &str {
     for _ in 0..most_words {
         let earlier = name.get(..begin).unwrap_or_default();
         // Words of one label are one blank apart.
-        let earlier = if begin == name.len() { earlier } else {
+        let earlier = if begin == name.len() {
+            earlier
+        } else {
             earlier.strip_suffix(' ').unwrap_or_default()
         };
         let word = earlier.rsplit(SEPARATORS).next().unwrap_or_default();

@@ -40,9 +40,15 @@ fn json_lines() {
         Format::Json,
         text,
         &[
-            "temp=21.5", "hum=48.2", "in.co2=600", "adc.0=1", "adc.1=2", "t=3 C",
+            "temp=21.5",
+            "hum=48.2",
+            "in.co2=600",
+            "adc.0=1",
+            "adc.1=2",
+            "t=3 C",
             "up=5 @2024-01-01T11:59:59Z",
-            "time=1970-01-01T00:00:32", "up=true",
+            "time=1970-01-01T00:00:32",
+            "up=true",
         ],
         (4, 1, 1),
     );
@@ -50,11 +56,21 @@ fn json_lines() {
 
 #[test]
 fn labels_and_values() {
-    let text = "temp=21.5C;hum=40%\nT: 21.5 H: -3e2\ntemp_C=1,x=oops,ok=true\nhello world\nv=3.3V up\n";
+    let text =
+        "temp=21.5C;hum=40%\nT: 21.5 H: -3e2\ntemp_C=1,x=oops,ok=true\nhello world\nv=3.3V up\n";
     check(
         Format::Kv,
         text,
-        &["temp=21.5 C", "hum=40 %", "T=21.5", "H=-300.0", "temp_C=1 C", "x=oops", "ok=true", "v=3.3 V"],
+        &[
+            "temp=21.5 C",
+            "hum=40 %",
+            "T=21.5",
+            "H=-300.0",
+            "temp_C=1 C",
+            "x=oops",
+            "ok=true",
+            "v=3.3 V",
+        ],
         (4, 0, 1),
     );
     let one = |line: &str, expected: &[&str]| {
@@ -84,13 +100,16 @@ fn documents_of_many_forms() {
         &["a=1 @2024-01-01T11:59:58Z", "a=2 @2024-01-01T11:59:59Z", "2=7", "3.0=8"],
     );
     one("{\"a\":NaN,\"b\":-inf,\"c\":[1,nan],\"d\":\"nan \\\" inf\"}", &["c.0=1", "d=nan \" inf"]);
-    one(
-        "{\"name\":\"in\",\"value\":\"1.50\",\"unit\":\"C\",\"bat\":90}",
-        &["in=1.5 C", "bat=90"],
-    );
+    one("{\"name\":\"in\",\"value\":\"1.50\",\"unit\":\"C\",\"bat\":90}", &["in=1.5 C", "bat=90"]);
     one("{\"value\":5,\"unit\":\"lx\"}", &["value=5 lx"]);
-    one("{\"e\":[[1,2],[3]],\"l\":18446744073709551615}", &["e.0.0=1", "e.0.1=2", "e.1.0=3", "l=18446744073709551615"]);
-    one("{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":{\"g\":{\"h\":{\"i\":1}}}}}}}},\"j\":2}", &["j=2"]);
+    one(
+        "{\"e\":[[1,2],[3]],\"l\":18446744073709551615}",
+        &["e.0.0=1", "e.0.1=2", "e.1.0=3", "l=18446744073709551615"],
+    );
+    one(
+        "{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":{\"g\":{\"h\":{\"i\":1}}}}}}}},\"j\":2}",
+        &["j=2"],
+    );
     for damaged in ["{\"a\":1", "{\"a\":1}x", "{\"a\":1,\"b\":NaNa}", "[1,]"] {
         check(Format::Json, damaged, &[], (0, 1, 0));
     }
@@ -104,7 +123,16 @@ fn columns_with_and_without_a_header() {
     check(
         Format::Csv(Csv::new(&[])),
         "temp_C;hum;note\n21.5;40;\"a;b\"\n22.0;;x\ntemp_C;hum;note\n1;2;3\n1;2\n",
-        &["temp=21.5 C", "hum=40", "note=a;b", "temp=22.0 C", "note=x", "temp=1 C", "hum=2", "note=3"],
+        &[
+            "temp=21.5 C",
+            "hum=40",
+            "note=a;b",
+            "temp=22.0 C",
+            "note=x",
+            "temp=1 C",
+            "hum=2",
+            "note=3",
+        ],
         (5, 1, 0),
     );
     check(
@@ -119,7 +147,12 @@ fn columns_with_and_without_a_header() {
 #[test]
 fn columns_survive_greetings_and_torn_rows() {
     let csv = || Format::Csv(Csv::new(&[]));
-    check(csv(), "Init OK\ntemp,hum\n1,2\nBye now\n3,4\n", &["temp=1", "hum=2", "temp=3", "hum=4"], (4, 0, 1));
+    check(
+        csv(),
+        "Init OK\ntemp,hum\n1,2\nBye now\n3,4\n",
+        &["temp=1", "hum=2", "temp=3", "hum=4"],
+        (4, 0, 1),
+    );
     check(csv(), "Init OK v2\n1,2\n", &["c1=1", "c2=2"], (2, 0, 0));
     check(
         csv(),
@@ -127,7 +160,12 @@ fn columns_survive_greetings_and_torn_rows() {
         &["c1=5", "c2=40", "c1=4", "c2=5", "c3=6", "c1=7", "c2=8", "c3=9"],
         (3, 2, 0),
     );
-    check(csv(), "1,2\na,b\n3,4\nopen,shut\n", &["c1=1", "c2=2", "a=3", "b=4", "a=open", "b=shut"], (4, 0, 0));
+    check(
+        csv(),
+        "1,2\na,b\n3,4\nopen,shut\n",
+        &["c1=1", "c2=2", "a=3", "b=4", "a=open", "b=shut"],
+        (4, 0, 0),
+    );
     check(csv(), "t_C;t_F;n\n21,5;70.7;1,5 \n", &["t=21.5 C", "t_F=70.7 F", "n=1.5"], (2, 0, 0));
     check(csv(), "time,t\n1704110399000,5\n", &["t=5 @2024-01-01T11:59:59Z"], (2, 0, 0));
     let named = Format::Csv(Csv::new(&["t (°C)".into(), "h_pct".into()]));
@@ -185,7 +223,8 @@ fn patterns() {
         &["hum=40.1 %", "temp=21.5 °C", "temp=2 °C"],
         (2, 0, 1),
     );
-    let one = |text: &str, line: &str, expected: &[&str]| check(pattern(text), line, expected, (1, 0, 0));
+    let one =
+        |text: &str, line: &str, expected: &[&str]| check(pattern(text), line, expected, (1, 0, 0));
     check(pattern("*{t:C}C"), "Temp 2 is -21.5C now", &[], (0, 0, 1));
     one("*is {t:C}C*", "Temp 2 is -21.5C now", &["t=-21.5 C"]);
     one("v={v}", "v=1e-3", &["v=0.001"]);
@@ -256,7 +295,14 @@ fn topics() {
     assert_eq!(metrics.filter(), "farm/+/#");
     assert_eq!(metrics.read("farm/a/b/c").unwrap().metric, Some("b/c"));
     assert_eq!(metrics.read("farm/a").unwrap().metric, None);
-    for text in ["a/{metric}/{metric...}", "{metric...}/a", "a/#/b", "a/{device}/{device}", "a/x{device}", "a/b+"] {
+    for text in [
+        "a/{metric}/{metric...}",
+        "{metric...}/a",
+        "a/#/b",
+        "a/{device}/{device}",
+        "a/x{device}",
+        "a/b+",
+    ] {
         assert!(text.parse::<topic::Template>().is_err(), "{text}");
     }
 }
@@ -269,7 +315,12 @@ fn half_of_a_decimal_comma_is_no_value() {
 
 #[test]
 fn prose_before_a_label_costs_no_reading() {
-    check(Format::Kv, "I (29) main: temp: 21.5\nmac: aa:bb:cc:dd:ee:01\n", &["temp=21.5"], (1, 0, 1));
+    check(
+        Format::Kv,
+        "I (29) main: temp: 21.5\nmac: aa:bb:cc:dd:ee:01\n",
+        &["temp=21.5"],
+        (1, 0, 1),
+    );
     let guess = Format::Guess(Guess::default());
     check(guess, "INFO: temp: 21.5\nINFO: temp: 22.5\n", &["temp=21.5", "temp=22.5"], (2, 0, 0));
     check(Format::Json, "[INFO] up\n[1,]\n", &[], (0, 1, 1));
@@ -286,9 +337,12 @@ fn a_header_may_end_with_a_separator() {
 #[test]
 fn rows_of_words_are_read_where_the_columns_are_configured() {
     let csv = || Format::Csv(Csv::new(&["door".into(), "lock".into()]));
-    check(csv(), "d,l\nopen,off\nopen,off\n", &[
-        "door=open", "lock=off", "door=open", "lock=off",
-    ], (3, 0, 0));
+    check(
+        csv(),
+        "d,l\nopen,off\nopen,off\n",
+        &["door=open", "lock=off", "door=open", "lock=off"],
+        (3, 0, 0),
+    );
     check(csv(), "d,l\n1,2\nd,l\nbrown out\n", &["door=1", "lock=2"], (3, 0, 1));
 }
 

@@ -53,7 +53,9 @@ impl std::str::FromStr for Template {
                 (None, literal) if !literal.contains(['{', '}', '+', '#', '\0']) => {
                     Level::Literal(literal.into())
                 }
-                _ => return Err(format!("`{level}` is no level of a topic such as a/{{device}}/b")),
+                _ => {
+                    return Err(format!("`{level}` is no level of a topic such as a/{{device}}/b"));
+                }
             };
             let is_second = levels.contains(&part)
                 || (part == Level::Metrics && levels.contains(&Level::Metric));

@@ -42,11 +42,7 @@ pub fn start(
     let (seq, watched_seq) = watch::channel(0);
     let (urgent, watched_urgent) = watch::channel((0, 0));
     let keeper = Keeper { queue, events, inbox, seq, urgent };
-    let handle = Handle {
-        requests,
-        seq: watched_seq,
-        urgent: watched_urgent,
-    };
+    let handle = Handle { requests, seq: watched_seq, urgent: watched_urgent };
     (handle, async move {
         keeper.show();
         keeper.run().await;

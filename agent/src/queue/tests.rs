@@ -25,27 +25,17 @@ fn append(queue: &mut Queue, received: i64, values: impl IntoIterator<Item = i64
     queue.append(UnixMillis(received), values.into_iter().map(reading));
 }
 
-const ALL: Limits = Limits {
-    readings: 1000,
-    bytes: usize::MAX,
-    live_since: UnixMillis(0),
-};
+const ALL: Limits = Limits { readings: 1000, bytes: usize::MAX, live_since: UnixMillis(0) };
 
 /// Reads after `seq` and compares the numbers and values.
 #[track_caller]
 fn check(queue: &mut Queue, seq: u64, limits: Limits, expected: &[(u64, i64)]) -> Chunk {
-    let after = Position {
-        seq,
-        ..Position::default()
-    };
+    let after = Position { seq, ..Position::default() };
     let chunk = queue.read(after, limits);
-    let found: Vec<(u64, Value)> = (chunk.first..)
-        .zip(chunk.readings.iter().map(|reading| reading.value.clone()))
-        .collect();
-    let expected: Vec<(u64, Value)> = expected
-        .iter()
-        .map(|(seq, value)| (*seq, Value::Int(*value)))
-        .collect();
+    let found: Vec<(u64, Value)> =
+        (chunk.first..).zip(chunk.readings.iter().map(|reading| reading.value.clone())).collect();
+    let expected: Vec<(u64, Value)> =
+        expected.iter().map(|(seq, value)| (*seq, Value::Int(*value))).collect();
     assert_eq!(found, expected);
     chunk
 }
@@ -88,10 +78,7 @@ fn a_chunk_holds_either_a_backlog_or_what_is_live() {
     let mut queue = queue(usize::MAX);
     append(&mut queue, 1000, [1, 2]);
     append(&mut queue, 2000, [3]);
-    let limits = Limits {
-        live_since: UnixMillis(1500),
-        ..ALL
-    };
+    let limits = Limits { live_since: UnixMillis(1500), ..ALL };
     let backlog = check(&mut queue, 0, limits, &[(1, 1), (2, 2)]);
     assert!(backlog.historical && backlog.more);
     let live = check(&mut queue, 2, limits, &[(3, 3)]);

@@ -104,10 +104,7 @@ impl Recorder {
         now: UnixMillis,
     ) -> io::Result<(Self, impl FnOnce() -> io::Result<()> + Send + use<>)> {
         let mut file = BufWriter::new(File::create(path)?);
-        let header = Header {
-            capture: VERSION,
-            started: now,
-        };
+        let header = Header { capture: VERSION, started: now };
         write_line(&mut file, &header)?;
         file.flush()?;
         let (records, inbox) = mpsc::channel(RECORDS);

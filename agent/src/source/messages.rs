@@ -37,8 +37,16 @@ struct TopicKeys {
 
 /// Documents of other programs that describe themselves: a later version reads them.
 const PRESETS: [&str; 10] = [
-    "homeassistant", "zigbee2mqtt", "tasmota", "shelly", "esphome", "ttn", "openmqttgateway",
-    "meshtastic", "ruuvi", "homie",
+    "homeassistant",
+    "zigbee2mqtt",
+    "tasmota",
+    "shelly",
+    "esphome",
+    "ttn",
+    "openmqttgateway",
+    "meshtastic",
+    "ruuvi",
+    "homie",
 ];
 
 impl Config {
@@ -52,7 +60,10 @@ impl Config {
         let list = section.take("read").ok_or_else(missing)?;
         let span = list.span();
         let toml::de::DeValue::Array(items) = list.into_inner() else {
-            return Err(Fault::in_span(span, "expected a list such as [\"plant/{device}/{metric}\"]"));
+            return Err(Fault::in_span(
+                span,
+                "expected a list such as [\"plant/{device}/{metric}\"]",
+            ));
         };
         let mut topics = Vec::new();
         for item in items {
@@ -118,7 +129,12 @@ impl Messages {
     /// Reads one message; what is wrong with it is counted and said.
     ///
     /// What a broker kept from before the subscription is a reading only with a time of its own.
-    pub fn take(&mut self, publish: &Publish, now: UnixMillis, outlet: &mut Outlet) -> Vec<Reading> {
+    pub fn take(
+        &mut self,
+        publish: &Publish,
+        now: UnixMillis,
+        outlet: &mut Outlet,
+    ) -> Vec<Reading> {
         let counters = Arc::clone(&outlet.counters);
         let found = self.0.iter_mut().find_map(|reader| {
             let captures = reader.template.read(&publish.topic)?;

@@ -15,12 +15,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{info, warn};
-use valtronics_protocol::{
-    event::Status,
-    reading::Reading,
-    time::UnixMillis,
-    uplink::DeviceInfo,
-};
+use valtronics_protocol::{event::Status, reading::Reading, time::UnixMillis, uplink::DeviceInfo};
 
 use super::{Config, SourceEvent, StatusChange, capture::Recorder};
 use crate::clock;
@@ -128,7 +123,11 @@ impl Outlet {
     ///
     /// # Errors
     /// When the agent stops.
-    pub async fn send(&mut self, received: UnixMillis, readings: Vec<Reading>) -> Result<(), Stopping> {
+    pub async fn send(
+        &mut self,
+        received: UnixMillis,
+        readings: Vec<Reading>,
+    ) -> Result<(), Stopping> {
         self.hand_on(received, readings, None).await
     }
 
@@ -180,12 +179,8 @@ impl Outlet {
             false => self.devices.iter().cloned().collect(),
         };
         for device in devices {
-            let change = StatusChange {
-                device,
-                status: Status::Offline,
-                reason: reason.into(),
-                timestamp,
-            };
+            let change =
+                StatusChange { device, status: Status::Offline, reason: reason.into(), timestamp };
             self.put(SourceEvent::Status(change)).await?;
         }
         Ok(())
