@@ -6,6 +6,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, io, path::PathBuf, time::Duration};
 
+use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, Publish, QoS,
     SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
@@ -33,8 +34,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The most bytes in a message: a document of Zigbee2MQTT takes hundreds of KiB, and the library's
 /// 10 KiB would reconnect for ever.
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// The most messages that wait for the queue; brokers stop far below, at 20 or 100.
-const HELD: usize = 1000;
+/// The most messages that wait for the queue: as many as their 16-bit numbers tell apart. Many
+/// brokers stop at 20 or 100, others send all that they have kept.
+const HELD: usize = u16::MAX as usize;
 /// The most requests on their way to the broker: an acknowledgement for each held message, and the
 /// subscription.
 const REQUESTS: usize = HELD + 1;
@@ -199,7 +201,8 @@ async fn read(
                     outlet.send(now, readings).await?;
                 } else {
                     let receipt = outlet.send_for_receipt(now, readings).await?;
-                    held.push(publish, receipt);
+                    // Only its number is still needed.
+                    held.push(Publish { payload: Bytes::new(), ..publish }, receipt);
                 }
             }
             Event::Incoming(_) | Event::Outgoing(_) => {}

@@ -10,7 +10,9 @@
 mod world;
 mod server;
 mod parts;
+mod formats;
 mod serial;
 mod mqtt;
 mod uplink;
+mod outage;
 mod commands;

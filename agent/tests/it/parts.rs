@@ -78,11 +78,22 @@ impl Broker {
         Self::start_at(world, free.port()).await
     }
 
+    /// Starts one that keeps any number of messages, and sends them all at once.
+    pub(crate) async fn start_unlimited(world: &World) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let unlimited = "max_inflight_messages 0\nmax_queued_messages 0\n";
+        Self::start_with(world, free.port(), unlimited).await
+    }
+
     /// Comes back at the port that it had, with what it has kept.
     pub(crate) async fn start_at(world: &World, port: u16) -> Self {
+        Self::start_with(world, port, "").await
+    }
+
+    async fn start_with(world: &World, port: u16, more: &str) -> Self {
         let config = format!(
             // Started by root it would become another user, who may not write here.
-            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
+            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n{more}\
              persistence_location {}/\n",
             world.path("").display()
         );
