@@ -6,7 +6,6 @@
 
 use std::{collections::VecDeque, convert::Infallible, io, path::PathBuf, time::Duration};
 
-use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, Publish, QoS,
     SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
@@ -193,7 +192,7 @@ async fn read(
                     warn!(source = %outlet.name, "the broker refuses some of the topics");
                 }
             }
-            Event::Incoming(Packet::Publish(publish)) => {
+            Event::Incoming(Packet::Publish(mut publish)) => {
                 outlet.capture(Some(&publish.topic), &publish.payload).await;
                 let now = clock::now();
                 let readings = messages.take(&publish, now, outlet);
@@ -202,7 +201,8 @@ async fn read(
                 } else {
                     let receipt = outlet.send_for_receipt(now, readings).await?;
                     // Only its number is still needed.
-                    held.push(Publish { payload: Bytes::new(), ..publish }, receipt);
+                    publish.payload.clear();
+                    held.push(publish, receipt);
                 }
             }
             Event::Incoming(_) | Event::Outgoing(_) => {}
