@@ -159,8 +159,13 @@ pub struct Parts {
     pub sample: Arc<Notify>,
 }
 
-/// How long commits may gather under load: at this rate the store costs little.
+/// How long a commit may gather under load while somebody waits for it: at this rate the store costs
+/// little.
 const COMMIT_EVERY: Duration = Duration::from_millis(20);
+/// The same while nobody does: readings without numbers, which nothing acknowledges.
+const COMMIT_UNHURRIED: Duration = Duration::from_millis(100);
+/// How many readings a commit gathers at most before it is due: some milliseconds' work.
+const COMMIT_READINGS: usize = 16_384;
 /// How often silence, gateways and slow readers are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -183,7 +188,8 @@ pub struct Engine {
     pending_tickets: Vec<Waiter>,
     /// Who waits for the commit that the store works at.
     committing: Option<Vec<Waiter>>,
-    commit_at: Instant,
+    /// When the last commit was handed over.
+    committed_at: Instant,
     tick_at: Instant,
     stopping: bool,
     counted: u64,
@@ -225,7 +231,7 @@ impl Engine {
             pending: Commit { events, ..Commit::default() },
             pending_tickets: Vec::new(),
             committing: None,
-            commit_at: instant,
+            committed_at: instant,
             tick_at: instant + TICK,
             stopping: false,
             counted: 0,
@@ -263,8 +269,19 @@ impl Engine {
 
     fn deadline(&self) -> Instant {
         let waits = self.committing.is_none() && !self.is_committed();
-        let commit = waits.then_some(self.commit_at);
+        let commit = waits.then(|| self.commit_at());
         [commit, self.hub.deadline()].into_iter().flatten().fold(self.tick_at, Instant::min)
+    }
+
+    /// Returns when what is gathered is to be committed.
+    fn commit_at(&self) -> Instant {
+        let awaited = self.pending_tickets.iter().any(|(ticket, _)| ticket.is_some());
+        let urgent = awaited || !self.pending.events.is_empty() || !self.pending.rules.is_empty();
+        match () {
+            () if self.pending.readings.len() >= COMMIT_READINGS => self.committed_at,
+            () if urgent => self.committed_at + COMMIT_EVERY,
+            () => self.committed_at + COMMIT_UNHURRIED,
+        }
     }
 
     fn is_committed(&self) -> bool {
@@ -337,8 +354,10 @@ impl Engine {
 
     /// Hands what is gathered to the store when it is idle and its time has come.
     fn commit_if_due(&mut self, instant: Instant) {
-        let early = self.commit_at > instant && !self.stopping;
-        if early || self.committing.is_some() || self.is_committed() {
+        if self.committing.is_some() || self.is_committed() {
+            return;
+        }
+        if self.commit_at() > instant && !self.stopping {
             return;
         }
         let commit = std::mem::take(&mut self.pending);
@@ -346,7 +365,7 @@ impl Engine {
         // and then the process ends.
         if self.store.try_send(commit).is_ok() {
             self.committing = Some(std::mem::take(&mut self.pending_tickets));
-            self.commit_at = instant + COMMIT_EVERY;
+            self.committed_at = instant;
         }
     }
 
