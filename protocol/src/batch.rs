@@ -1,24 +1,35 @@
 //! Readings as bytes: a codec with state.
 //!
 //! An [`Encoder`] and its [`Decoder`] are born with a connection and die with it. What they have in
-//! common is a table of **series** (device, metric, unit, whose clock, kind of value), announced
-//! once, and a table of **groups**: the series that are read together. A **row** is a group at one
-//! moment: the moment against its expectation, and for each series the difference to its value
-//! before. Sensors print decimals, so a number that is exact at a few decimals travels as an
-//! integer; what is not exact travels as it is. The order of readings is kept: they are numbered by
-//! it. The bytes are specified in `protocol/README.md`, section "Binary batches".
+//! common is a table of **series** (device, metric, unit, whose clock), announced once, and a table
+//! of **groups**: the series that are read together. A **row** is a group at one moment. A frame
+//! says first which groups follow each other; then, group by group, all moments and each series'
+//! values, as differences to what was expected. So a frame a second costs a byte a reading, and a
+//! backlog of thousands stands in columns, which zstd packs further.
+//!
+//! ```text
+//! readings -> encode (names) -> writer (rows, columns) -> form (values) -> bytes
+//! bytes -> decode (names) -> rows -> form -> readings
+//! ```
+//!
+//! Sensors print decimals, so a number that is exact at a few decimals travels as an integer; what
+//! is not exact travels as it is. The order of readings is kept: they are numbered by it. The bytes
+//! are specified in `protocol/README.md`, section "Binary batches". [`journal`] is the same codec
+//! for readings whose names are numbers.
 
 use std::sync::Arc;
 
-use crate::{
-    reading::{Reading, TimeSource},
-    time::UnixMillis,
-    value::Value,
-};
+use crate::{reading::TimeSource, time::UnixMillis, value::Value};
 
 mod bytes;
-mod decode;
+mod form;
+mod group;
+mod table;
+mod writer;
 mod encode;
+mod rows;
+mod decode;
+pub mod journal;
 
 pub use decode::{DecodeError, Decoder};
 pub use encode::Encoder;
@@ -27,22 +38,31 @@ pub use encode::Encoder;
 pub const MAX_SERIES: usize = 100_000;
 /// The most groups of one connection.
 pub const MAX_GROUPS: usize = 10_000;
+/// The most series in all groups of one connection: bounds what a decoder keeps to 4 MiB.
+pub const MAX_MEMBERS: usize = 1_000_000;
 /// The most that one frame may hold when it is unpacked: far more than any frame of ours.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
-/// The most decimals at which a number travels as an integer.
-const MAX_DECIMALS: u8 = 6;
+/// The longest text that is remembered, so that it costs a byte when it comes again; longer ones
+/// would let a connection hold too much.
+pub const MAX_REMEMBERED_TEXT_BYTES: usize = 128;
 
 /// The frame forgets what was announced before: it can be read by itself.
 const FLAG_RESET: u8 = 1;
-/// The body is packed (zstd), after its length as a varint.
+/// The body is packed (zstd).
 const FLAG_PACKED: u8 = 2;
 
-/// Announces a series.
-const TAG_SERIES: u64 = 0;
+/// Ends the rows; their moments and values follow.
+const TAG_END: u64 = 0;
+/// Announces a series whose timestamps say when it was received.
+const TAG_SERIES: u64 = 1;
+/// Announces a series whose timestamps are its device's.
+const TAG_DEVICE_SERIES: u64 = 2;
 /// Announces a group.
-const TAG_GROUP: u64 = 1;
+const TAG_GROUP: u64 = 3;
+/// So many rows, each of the group that followed the one before it last time.
+const TAG_RUN: u64 = 4;
 /// A row of the group `tag - TAG_ROW`.
-const TAG_ROW: u64 = 2;
+const TAG_ROW: u64 = 5;
 
 /// What a series is, beside its values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,90 +88,5 @@ pub struct Row {
     pub value: Value,
 }
 
-/// How the values of a series travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    /// A byte.
-    Bool,
-    /// The difference to the value before.
-    Int,
-    /// The same above the range of signed integers.
-    UInt,
-    /// The difference at so many decimals.
-    Float(u8),
-    /// Its bytes.
-    Text,
-}
-
-impl Kind {
-    /// Returns how this value travels best.
-    fn of(value: &Value) -> Self {
-        match value {
-            Value::Bool(_) => Self::Bool,
-            Value::Int(_) => Self::Int,
-            Value::UInt(_) => Self::UInt,
-            Value::Float(number) => {
-                let exact =
-                    (0..=MAX_DECIMALS).find(|decimals| scaled(*number, *decimals).is_some());
-                Self::Float(exact.unwrap_or(0))
-            }
-            Value::Text(_) => Self::Text,
-        }
-    }
-
-    fn to_byte(self) -> u8 {
-        match self {
-            Self::Bool => 0,
-            Self::Int => 1,
-            Self::UInt => 2,
-            Self::Text => 3,
-            Self::Float(decimals) => 8 + decimals,
-        }
-    }
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            0 => Self::Bool,
-            1 => Self::Int,
-            2 => Self::UInt,
-            3 => Self::Text,
-            8..=14 => Self::Float(byte - 8),
-            _ => return None,
-        })
-    }
-}
-
-const POWERS: [f64; 7] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
-
-fn power(decimals: u8) -> f64 {
-    POWERS.get(usize::from(decimals)).copied().unwrap_or(1.0)
-}
-
-/// Returns the number at so many decimals as an integer, if that says it exactly.
-fn scaled(number: f64, decimals: u8) -> Option<i64> {
-    /// Up to here every integer is a double.
-    const LARGEST: f64 = 9_007_199_254_740_992.0;
-    let integer = (number * power(decimals)).round();
-    if integer.abs() > LARGEST {
-        return None;
-    }
-    let integer = integer as i64;
-    (unscaled(integer, decimals).to_bits() == number.to_bits()).then_some(integer)
-}
-
-fn unscaled(integer: i64, decimals: u8) -> f64 {
-    integer as f64 / power(decimals)
-}
-
 #[cfg(test)]
 mod tests;
-
-/// Counts what an encoder is given, in the order of the wire.
-fn series_of(reading: &Reading) -> Series {
-    Series {
-        device: Arc::clone(&reading.device),
-        metric: Arc::clone(&reading.metric),
-        unit: reading.unit.clone(),
-        time_source: reading.time_source,
-    }
-}
