@@ -37,7 +37,7 @@ async fn a_broker_keeps_messages_for_an_agent_that_is_away() {
     world.configure(&server.address, &broker_source(broker.port));
     let agent = world.run();
     let mut session = server.welcome(None).await;
-    world.logged("connected to the broker").await;
+    world.logged("subscribed at the broker").await;
     broker.publish("p/pump/speed", b"1", &[]).await;
     assert_eq!(values_until(&mut session, 1).await, [1]);
     session.ack(1).await;
@@ -62,7 +62,7 @@ async fn a_broker_without_a_limit_may_send_all_at_once() {
     world.configure(&server.address, &broker_source(broker.port));
     let mut agent = world.run();
     drop(server.welcome(None).await);
-    world.logged("connected to the broker").await;
+    world.logged("subscribed at the broker").await;
     agent.signal(Signal::KILL);
     assert_eq!(agent.ended().await, None);
 
