@@ -147,7 +147,9 @@ impl Config {
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
             ConfigError(format!("{shown}:{line}: {}", error.message()))
         })?;
-        config.folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        // The parent of a bare name is empty, which is no folder that can be listed.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        config.folder = parent.unwrap_or(Path::new(".")).to_path_buf();
         config.data_dir = config.folder.join(&config.data_dir);
         config.validate().map_err(|(key, why)| {
             let line = key_line(&text, key);

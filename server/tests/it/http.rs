@@ -112,3 +112,15 @@ fn a_mistake_in_the_configuration_names_file_line_and_key() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "there is no secret to sign with");
 }
+
+#[test]
+fn a_configuration_may_be_named_from_its_own_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = "[[rule]]\nname = \"hot\"\nmetric = \"t\"\nkind = \"threshold\"\nabove = 1\n";
+    std::fs::write(dir.path().join("one.rules.toml"), rule).unwrap();
+    std::fs::write(dir.path().join("server.toml"), "[rules]\nfiles = [\"*.rules.toml\"]").unwrap();
+    let mut check = std::process::Command::new(PROGRAM);
+    check.current_dir(dir.path()).args(["check", "--config", "server.toml"]);
+    let output = check.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
