@@ -82,6 +82,7 @@ fn packed_sparkplug(encoder: &mut Encoder, readings: &[Reading]) -> Vec<u8> {
     zstd::bulk::compress(&sparkplug(encoder, readings), 3).unwrap()
 }
 
+/// The numbers are made from the names here, which takes a good part of the time.
 fn store(_: &mut Encoder, readings: &[Reading]) -> Vec<u8> {
     let number = |reading: &Reading| {
         let hash =

@@ -272,13 +272,13 @@ fn decimals(number: f64) -> Option<u8> {
 /// Returns the number at so many decimals as an integer, if that says it exactly.
 fn scaled(number: f64, decimals: u8) -> Option<i64> {
     /// Up to here every integer is a double.
-    const LARGEST: i64 = 1 << 53;
+    const LARGEST: u64 = 1 << 53;
     let power = power(decimals) as f64;
     let number_scaled = number * power;
     // Rounds as `round` does, which is a call where the processor has no instruction for it.
     let integer = (number_scaled + 0.5_f64.copysign(number_scaled)) as i64;
     let exact = (integer as f64 / power).to_bits() == number.to_bits();
-    (exact && integer.abs() <= LARGEST).then_some(integer)
+    (exact && integer.unsigned_abs() <= LARGEST).then_some(integer)
 }
 
 /// Returns the bits in single precision, if that says the number exactly.

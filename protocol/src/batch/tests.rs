@@ -51,8 +51,16 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<f64>().prop_filter_map("finite", Value::finite),
         any::<f32>().prop_filter_map("finite", |number| Value::finite(number.into())),
         prop::sample::select(vec![i64::MIN, i64::MAX, 0]).prop_map(Value::Int),
-        prop::sample::select(vec![0.0, -0.0, 30.0, f64::MAX, 1e-320, 9_007_199_254_740_993.0])
-            .prop_map(Value::Float),
+        prop::sample::select(vec![
+            0.0,
+            -0.0,
+            30.0,
+            f64::MAX,
+            i64::MIN as f64,
+            1e-320,
+            9_007_199_254_740_993.0
+        ])
+        .prop_map(Value::Float),
         "[a-zä]{0,8}".prop_map(|text| Value::Text(text.into())),
         Just(Value::Text("x".repeat(MAX_TEXT_BYTES).into())),
     ]
@@ -172,6 +180,16 @@ fn a_journal_may_be_longer_than_a_frame() {
         journal::Item { device: n % 300, metric: 7, timestamp, value: Value::Int(n as i64) }
     };
     let items: Vec<journal::Item> = (0..2 * MAX_FRAME_READINGS as u64 + 1).map(item).collect();
+    assert_eq!(journal::decode(&journal_of(&items)).unwrap(), items);
+}
+
+#[test]
+fn a_journal_of_long_texts_comes_back() {
+    let item = |n: usize| {
+        let value = Value::Text(format!("{n:0>MAX_TEXT_BYTES$}").into());
+        journal::Item { device: 1, metric: 7, timestamp: UnixMillis(0), value }
+    };
+    let items: Vec<journal::Item> = (0..MAX_FRAME_READINGS).map(item).collect();
     assert_eq!(journal::decode(&journal_of(&items)).unwrap(), items);
 }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::{
-    FLAG_PACKED, FLAG_RESET, MAX_GROUPS, MAX_MEMBERS, MAX_SERIES, TAG_END, TAG_GROUP, TAG_ROW,
-    TAG_RUN,
+    FLAG_PACKED, FLAG_RESET, MAX_BODY_BYTES, MAX_GROUPS, MAX_MEMBERS, MAX_SERIES, TAG_END,
+    TAG_GROUP, TAG_ROW, TAG_RUN,
     bytes::{put, put_difference},
     form::Past,
     group::Group,
@@ -193,12 +193,14 @@ pub(super) fn append(reset: bool, body: &mut Vec<u8>, frame: &mut Vec<u8>) {
 
 /// Appends a body that can be read by itself to a frame, packed where that pays, and empties it.
 pub(super) fn append_packed(body: &mut Vec<u8>, frame: &mut Vec<u8>) {
-    match zstd::bulk::compress(body, 1) {
-        Ok(packed) if packed.len() < body.len() => {
+    // Nobody unpacks more than that.
+    let packed = (body.len() <= MAX_BODY_BYTES).then(|| zstd::bulk::compress(body, 1).ok());
+    match packed.flatten() {
+        Some(packed) if packed.len() < body.len() => {
             frame.push(FLAG_RESET | FLAG_PACKED);
             frame.extend(packed);
             body.clear();
         }
-        Ok(_) | Err(_) => append(true, body, frame),
+        Some(_) | None => append(true, body, frame),
     }
 }
