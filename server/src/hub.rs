@@ -3,7 +3,7 @@
 //! An update of a device goes through an index from devices to targets; nothing walks all
 //! subscriptions. It is encoded once for each projection that somebody gets, and pushed, never
 //! awaited. Whoever reads too slowly, has just subscribed, or resumes is served from the state: his
-//! [`Backlog`] says what is still owed, and [`Hub::pump`] pays it as his connection drains.
+//! `Backlog` says what is still owed, and [`Hub::pump`] pays it as his connection drains.
 //!
 //! Pure: no socket, no clock; the outboxes are what comes out.
 

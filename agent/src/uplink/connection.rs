@@ -69,7 +69,7 @@ pub enum End {
     /// The server has closed the connection.
     #[error("connection lost: {0}")]
     Lost(String),
-    /// Nothing came for [`DEAD_AFTER`].
+    /// Nothing came for `DEAD_AFTER`.
     #[error("connection lost: the server is silent")]
     Silent,
     /// There is no token to show.
