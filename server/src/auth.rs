@@ -22,8 +22,8 @@ mod grant;
 use grant::read_grant;
 pub use grant::{DeviceGrant, Scope, Scopes};
 
-/// How far clocks may differ.
-const LEEWAY: Duration = Duration::from_secs(30);
+/// How far clocks may differ: for so long a token counts after its expiry (WebSocket API, section 8).
+pub const LEEWAY: Duration = Duration::from_secs(30);
 /// The least that a secret has: as much as its hash (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 

@@ -113,8 +113,8 @@ pub struct AlertKey {
 
 /// A transition of an alert.
 ///
-/// The store opens a new alert when none of this key is unresolved, and continues that one
-/// otherwise.
+/// The store continues the unresolved alert of this key. Where there is none, `Active` opens a new
+/// one; any other status is about an alert that is over, and nothing comes of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AlertDraft {
     /// Which alert.

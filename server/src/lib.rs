@@ -30,6 +30,7 @@ pub mod hub;
 pub mod outbox;
 pub mod session;
 pub mod socket;
+pub mod timing;
 pub mod system;
 pub mod telemetry;
 pub mod watch;

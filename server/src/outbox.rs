@@ -225,12 +225,6 @@ impl Outbox {
         *self.lanes() = Lanes { gone: true, ..Lanes::default() };
     }
 
-    /// Returns whether the session has ended.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.lanes().gone
-    }
-
     /// Moves up to `most_bytes` (and at least one message, where there is one) into `messages`.
     ///
     /// When nothing is left, `waker` is woken by the next thing that comes.

@@ -27,15 +27,13 @@ use crate::{
     outbox::{Close, Outbox, Taken},
     socket::{Broken, Socket, close_message},
     state::to_message,
+    timing::{Due, Timing},
 };
 
 mod requests;
-mod timing;
 
 use requests::Requests;
 pub use requests::{Gate, SessionLimits};
-pub use timing::LEEWAY;
-use timing::{Due, Timing};
 
 /// How much goes out in one flush: a few TCP segments, so that an answer is never far behind.
 const FLUSH_BYTES: usize = 16 * 1024;

@@ -31,6 +31,7 @@ use crate::{
     socket::{Broken, Socket, close_message},
     state::to_message,
     store_task::StoreHandle,
+    timing::{Due, Timing},
 };
 
 mod agent;
@@ -45,8 +46,6 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 const ACK_EVERY: Duration = Duration::from_millis(100);
 /// How long a closing connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long before its expiry an agent is told to renew its token.
-const WARN_BEFORE: Duration = Duration::from_secs(60);
 
 /// Which dialect a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,26 +233,24 @@ impl Uplink {
 
     /// Takes in frames and sends acknowledgements until the connection ends.
     async fn serve(&mut self, admitted: Admitted) -> End {
-        let mut progress = admitted.progress.subscribe();
+        let mut acks = Acks::new(&admitted.progress);
         let mut taken_over = admitted.taken_over.clone();
+        let mut timing = Timing::new(clock::instant(), &self.shared.gate.limits());
+        timing.authenticated(admitted.claims.expires_at, clock::now(), clock::instant());
         let mut frames = Frames::new(self.dialect, admitted, Arc::clone(&self.shared));
-        let mut timing = Timing::new(clock::instant(), frames.expires_in());
-        let limits = self.shared.gate.limits();
-        // What was committed before is known from `auth_response`.
-        progress.mark_unchanged();
         let stop = self.shared.stop.clone();
         loop {
-            let deadline = timing.deadline(limits.ping_after, limits.silence);
+            let owed = acks.deadline(clock::instant());
+            let deadline = owed.map_or(timing.deadline(), |at| at.min(timing.deadline()));
             tokio::select! {
                 message = self.socket.next() => {
-                    timing.heard_at = clock::instant();
-                    timing.pinged = false;
+                    timing.heard(clock::instant());
                     match self.receive(message, &mut frames, &mut timing).await {
-                        Ok(ack_again) => timing.ack_due |= ack_again,
+                        Ok(ack_again) => acks.due |= ack_again,
                         Err(end) => return end,
                     }
                 }
-                Ok(()) = progress.changed() => timing.ack_due = true,
+                Ok(()) = acks.progress.changed() => acks.due = true,
                 Ok(()) = taken_over.changed() => {
                     let why = "a newer connection has taken this queue over";
                     return End::Close(CloseCode::Forbidden, why.into());
@@ -261,37 +258,29 @@ impl Uplink {
                 () = stop.cancelled() => return stopping(),
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
-            let step = timing.step(limits.ping_after, limits.silence);
-            if let Err(end) = self.act(step, &mut progress, &mut timing).await {
+            if let Err(end) = self.send_due(&mut acks, &mut timing).await {
                 return end;
             }
         }
     }
 
-    async fn act(
-        &mut self,
-        step: Step,
-        progress: &mut watch::Receiver<Ack>,
-        timing: &mut Timing,
-    ) -> Result<(), End> {
-        match step {
-            Step::Nothing => {}
-            Step::Ack => {
-                let ack = *progress.borrow_and_update();
-                timing.acked();
-                if ack != Ack::default() {
-                    self.socket.send(to_message(&ServerMessage::Ack(ack))).await?;
-                }
-            }
-            Step::Ping => self.socket.send(Message::Ping(Default::default())).await?,
-            Step::Warn => {
-                let expires_at = clock::now().plus(WARN_BEFORE);
-                let warning = ServerMessage::AuthExpiring { expires_at };
-                self.socket.send(to_message(&warning)).await?;
-            }
-            Step::End(code, why) => return Err(End::Close(code, why.into())),
+    /// Sends what is due although nothing came.
+    async fn send_due(&mut self, acks: &mut Acks, timing: &mut Timing) -> Result<(), End> {
+        let now = clock::instant();
+        if acks.deadline(now).is_some_and(|at| at <= now)
+            && let Some(ack) = acks.take(now)
+        {
+            self.socket.send(to_message(&ServerMessage::Ack(ack))).await?;
         }
-        Ok(())
+        let message = match timing.due(now) {
+            None => return Ok(()),
+            Some(Due::Ping) => Message::Ping(Default::default()),
+            Some(Due::TokenExpires(expires_at)) => {
+                to_message(&ServerMessage::AuthExpiring { expires_at })
+            }
+            Some(Due::End(code, why)) => return Err(End::Close(code, why.into())),
+        };
+        Ok(self.socket.send(message).await?)
     }
 
     /// Takes in one frame; returns whether numbers that are known already came again.
@@ -310,8 +299,8 @@ impl Uplink {
             Message::Close(_) => return Ok(false),
         };
         let received = received?;
-        if let Some(expires_in) = received.renewed {
-            timing.renew(clock::instant(), expires_in);
+        if let Some(expires_at) = received.renewed {
+            timing.authenticated(expires_at, clock::now(), clock::instant());
         }
         if !received.batch.items.is_empty() {
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -349,73 +338,29 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// When something is due although nothing came.
-struct Timing {
-    heard_at: Instant,
-    pinged: bool,
-    ack_due: bool,
-    acked_at: Instant,
-    warn_at: Option<Instant>,
-    end_at: Instant,
+/// The acknowledgements that one connection is owed.
+struct Acks {
+    progress: watch::Receiver<Ack>,
+    due: bool,
+    sent_at: Option<Instant>,
 }
 
-enum Step {
-    Nothing,
-    Ack,
-    Ping,
-    Warn,
-    End(CloseCode, &'static str),
-}
-
-impl Timing {
-    fn new(now: Instant, expires_in: Duration) -> Self {
-        let mut timing = Self {
-            heard_at: now,
-            pinged: false,
-            ack_due: false,
-            acked_at: now.checked_sub(ACK_EVERY).unwrap_or(now),
-            warn_at: None,
-            end_at: now,
-        };
-        timing.renew(now, expires_in);
-        timing
+impl Acks {
+    /// Owes nothing: what was committed before is known from `auth_response`.
+    fn new(progress: &watch::Sender<Ack>) -> Self {
+        Self { progress: progress.subscribe(), due: false, sent_at: None }
     }
 
-    fn renew(&mut self, now: Instant, expires_in: Duration) {
-        self.warn_at = Some(now + expires_in.saturating_sub(WARN_BEFORE));
-        self.end_at = now + expires_in + crate::session::LEEWAY;
+    /// Returns when the next one is to be sent, if one is owed.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.due.then(|| self.sent_at.map_or(now, |at| at + ACK_EVERY))
     }
 
-    fn deadline(&self, ping_after: Duration, silence: Duration) -> Instant {
-        let quiet = self.heard_at + if self.pinged { silence } else { ping_after.min(silence) };
-        let ack = self.ack_due.then_some(self.acked_at + ACK_EVERY);
-        [ack, self.warn_at, Some(self.end_at)].into_iter().flatten().fold(quiet, Instant::min)
-    }
-
-    fn acked(&mut self) {
-        self.ack_due = false;
-        self.acked_at = clock::instant();
-    }
-
-    fn step(&mut self, ping_after: Duration, silence: Duration) -> Step {
-        let now = clock::instant();
-        if self.ack_due && self.acked_at + ACK_EVERY <= now {
-            return Step::Ack;
-        }
-        if self.warn_at.is_some_and(|at| at <= now) {
-            self.warn_at = None;
-            return Step::Warn;
-        }
-        if self.end_at <= now {
-            return Step::End(CloseCode::InvalidToken, "the token has expired");
-        }
-        if self.heard_at + silence <= now {
-            return Step::End(CloseCode::TimedOut, "silent for too long");
-        }
-        if !self.pinged && self.heard_at + ping_after <= now {
-            self.pinged = true;
-            return Step::Ping;
-        }
-        Step::Nothing
+    /// Takes the numbers that are committed by now, if there are any.
+    fn take(&mut self, now: Instant) -> Option<Ack> {
+        self.due = false;
+        self.sent_at = Some(now);
+        let ack = *self.progress.borrow_and_update();
+        (ack != Ack::default()).then_some(ack)
     }
 }

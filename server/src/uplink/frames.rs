@@ -1,11 +1,12 @@
 //! From the frames of one connection to batches, whatever the dialect.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::Message;
 use valtronics_protocol::{
     close::CloseCode,
     error::ErrorCode,
+    time::UnixMillis,
     uplink::{Ack, Gateway},
 };
 
@@ -35,8 +36,8 @@ pub(super) struct Received {
     pub(super) answers: Vec<Message>,
     /// Numbers that are known already came again: they are acknowledged again.
     pub(super) ack_again: bool,
-    /// A new token was taken: for how long it is valid.
-    pub(super) renewed: Option<Duration>,
+    /// A new token was taken: when it expires.
+    pub(super) renewed: Option<UnixMillis>,
 }
 
 /// The frames of one connection.
@@ -53,11 +54,6 @@ impl Frames {
         let sub = Arc::clone(&admitted.claims.sub);
         let names = Names::new(sub, admitted.gateway.clone(), shared.store.clone());
         Self { admitted, names, shared, dialect, decoder: agent::Decoder::default() }
-    }
-
-    /// Returns for how long the token is valid.
-    pub(super) fn expires_in(&self) -> Duration {
-        self.admitted.claims.expires_at.since(clock::now())
     }
 
     /// Takes in a text frame.
@@ -179,8 +175,8 @@ impl Frames {
         if claims.sub != self.admitted.claims.sub {
             return Err((ErrorCode::Forbidden, "the new token is another subject's".into()));
         }
+        received.renewed = Some(claims.expires_at);
         self.admitted.claims = claims;
-        received.renewed = Some(self.expires_in());
         Ok(())
     }
 }

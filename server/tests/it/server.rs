@@ -76,11 +76,20 @@ impl Server {
         scope: Option<&str>,
         devices: Option<&str>,
     ) -> String {
+        let scope = scope.into_iter().flat_map(|scope| ["--scope", scope]);
+        let devices = devices.into_iter().flat_map(|devices| ["--devices", devices]);
+        self.token_with(sub, scope.chain(devices)).await
+    }
+
+    /// Signs a token with these arguments.
+    pub(crate) async fn token_with(
+        &self,
+        sub: &str,
+        arguments: impl IntoIterator<Item = &str>,
+    ) -> String {
         let mut command = Command::new(PROGRAM);
         command.args(["token", "--sub", sub, "--data"]).arg(self.dir.path().join("data"));
-        command.args(scope.into_iter().flat_map(|scope| ["--scope", scope]));
-        command.args(devices.into_iter().flat_map(|devices| ["--devices", devices]));
-        let output = command.output().await.unwrap();
+        let output = command.args(arguments).output().await.unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }

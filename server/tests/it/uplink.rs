@@ -126,3 +126,17 @@ async fn a_frame_too_big_ends_the_connection() {
     agent.send_frame(Message::text(text)).await;
     assert_eq!(agent.closed().await.0, 1009);
 }
+
+#[tokio::test]
+async fn who_has_little_time_left_is_told_at_once_until_when() {
+    let server = Server::start().await;
+    let arguments = ["--scope", "admin uplink", "--ttl", "20s"];
+    let token = server.token_with("site", arguments).await;
+    for path in ["/uplink", "/ws"] {
+        let mut client = server.connect(path).await;
+        let answer = client.authenticate(&token).await;
+        let warning = client.next().await;
+        assert_eq!(warning["type"], "auth_expiring", "{path}");
+        assert_eq!(warning["expires_at"], answer["expires_at"], "{path}");
+    }
+}

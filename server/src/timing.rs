@@ -1,19 +1,19 @@
 //! When a connection has to do something although nothing came: its deadlines.
+//!
+//! Those of subscribers and of agents alike; pure, what is due comes out.
 
 use std::time::{Duration, Instant};
 
 use valtronics_protocol::{close::CloseCode, time::UnixMillis};
 
-use super::requests::SessionLimits;
+use crate::{auth::LEEWAY, session::SessionLimits};
 
 /// How long before its expiry a client is told to renew its token.
 const WARN_BEFORE: Duration = Duration::from_secs(60);
-/// How long after its expiry a token still counts, since clocks differ.
-pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The deadlines of a connection.
 #[derive(Debug)]
-pub(super) struct Timing {
+pub struct Timing {
     ping_after: Duration,
     silence: Duration,
     /// Until when it has to authenticate.
@@ -33,14 +33,19 @@ struct Token {
 
 /// What is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub enum Due {
+    /// Ask for a sign of life.
     Ping,
+    /// The token expires at this moment: ask for a new one.
     TokenExpires(UnixMillis),
+    /// End the connection.
     End(CloseCode, &'static str),
 }
 
 impl Timing {
-    pub(super) fn new(now: Instant, limits: &SessionLimits) -> Self {
+    /// Begins with a connection that has to authenticate.
+    #[must_use]
+    pub fn new(now: Instant, limits: &SessionLimits) -> Self {
         Self {
             ping_after: limits.ping_after,
             silence: limits.silence,
@@ -53,7 +58,7 @@ impl Timing {
     }
 
     /// Notes that a token was taken.
-    pub(super) fn authenticated(&mut self, expires_at: UnixMillis, wall: UnixMillis, now: Instant) {
+    pub fn authenticated(&mut self, expires_at: UnixMillis, wall: UnixMillis, now: Instant) {
         self.authenticate_by = None;
         // A century is as good as for ever, and an `Instant` can hold it.
         let left = expires_at.since(wall).min(Duration::from_secs(100 * 365 * 86_400));
@@ -64,25 +69,27 @@ impl Timing {
     }
 
     /// Notes that the client has sent something.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub fn heard(&mut self, now: Instant) {
         self.heard_at = now;
         self.pinged = false;
     }
 
     /// Notes that the connection is ending and has until `by` to say goodbye.
-    pub(super) fn closing(&mut self, by: Instant) {
+    pub fn closing(&mut self, by: Instant) {
         self.close_by = Some(by);
     }
 
     /// Tells whether it has had its time to say goodbye.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> bool {
         self.close_by.is_some_and(|by| by <= now)
     }
 
     /// Returns when [`Timing::due`] is to be asked next.
     ///
     /// What the client sends may move it later; it is then asked in vain, once.
-    pub(super) fn deadline(&self) -> Instant {
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
         if let Some(by) = self.close_by {
             return by;
         }
@@ -93,7 +100,7 @@ impl Timing {
     }
 
     /// Returns what is due.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
+    pub fn due(&mut self, now: Instant) -> Option<Due> {
         if self.close_by.is_some() {
             return None;
         }
