@@ -8,19 +8,17 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use valtronics_protocol::event::Status;
 
 use crate::{
     auth::Keys,
     clock,
-    commit::{AlertKey, CommittedAlert},
     config::Config,
     domain::{
         alerts::Alerts,
         rule::{self, Rule},
         status::Health,
     },
-    engine::{Engine, EngineHandle, Input, Parts, RuleEdit},
+    engine::{Engine, EngineHandle, Input, Parts, RuleEdit, Rules},
     http::{self, Shared},
     hub::HubLimits,
     limits::Admission,
@@ -182,27 +180,17 @@ fn parts(
         Rule::parse_json(json, Some(name)).with_context(|| format!("the stored rule {name}"))
     });
     let stored_rules = stored_rules.collect::<anyhow::Result<Vec<_>>>()?;
-    let mut rules = file_rules.clone();
-    let of_file = |rule: &&Rule| file_rules.iter().any(|file| file.name == rule.name);
-    rules.extend(stored_rules.iter().filter(|rule| !of_file(rule)).cloned());
-    let open = restored.open_alerts.iter().map(|CommittedAlert { alert, .. }| {
-        let (rule, metric) = (&alert.metadata.rule, &alert.metadata.metric);
-        let key = AlertKey {
-            rule: Arc::clone(rule),
-            device: alert.device_id,
-            metric: Arc::clone(metric),
-        };
-        (key, alert.severity, alert.status)
-    });
+    let rules = Rules { files: file_rules, stored: stored_rules };
+    let open = restored.open_alerts.iter();
+    let open = open.map(|open| (open.key(), open.alert.severity, open.alert.status));
     let (mut alerts, mut ended_alerts) = (Alerts::restore(open.collect()), Vec::new());
-    alerts.set_rules(rules, now, &mut ended_alerts);
+    alerts.set_rules(rules.all(), now, &mut ended_alerts);
     let state = state(restored_log(&restored, now), &restored, config, &alerts, now);
     Ok(Parts {
         state,
         alerts,
         ended_alerts,
-        file_rules,
-        stored_rules,
+        rules,
         queues: restored.queues,
         limits: hub_limits(config),
         keep: config.history.keep,
@@ -252,12 +240,7 @@ fn state(
         if device.registered.gateway.is_some() {
             device.health.gateway_away(now);
         }
-        let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
-        for metric in &mut device.metrics {
-            metric.rules = alerts.rules_for(&name, &key, &metric.name);
-        }
-        // A device that has never been announced has nothing to come back to.
-        debug_assert!(device.status.is_some() || device.published_status() == Status::Offline);
+        device.watch(alerts);
     }
     state
 }

@@ -164,6 +164,18 @@ pub struct CommittedAlert {
     pub had: Severities,
 }
 
+impl CommittedAlert {
+    /// Returns what the alert is about.
+    #[must_use]
+    pub fn key(&self) -> AlertKey {
+        AlertKey {
+            rule: Arc::clone(&self.alert.metadata.rule),
+            device: self.alert.device_id,
+            metric: Arc::clone(&self.alert.metadata.metric),
+        }
+    }
+}
+
 /// A set of severities.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Severities(pub u8);

@@ -20,7 +20,7 @@ use crate::{
     auth::Claims,
     clock,
     commit::{AlertDraft, Commit, Committed, EventDraft, RegistryChange},
-    domain::{alerts::Alerts, rule::Rule},
+    domain::alerts::Alerts,
     hub::{Hub, HubLimits, SessionId, SystemSample},
     ingest::{Batch, Ticket},
     outbox::Outbox,
@@ -32,7 +32,7 @@ mod gateways;
 mod handle;
 mod queues;
 
-pub use apply::{ReadOnly, RuleEdit};
+pub use apply::{ReadOnly, RuleEdit, Rules};
 use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle};
 use queues::Queues;
@@ -141,10 +141,8 @@ pub struct Parts {
     pub alerts: Alerts,
     /// Alerts that ended because their rules are gone since the server stopped.
     pub ended_alerts: Vec<AlertDraft>,
-    /// Rules of files: read-only over HTTP.
-    pub file_rules: Vec<Rule>,
-    /// Rules that were edited over HTTP.
-    pub stored_rules: Vec<Rule>,
+    /// The alert rules by where they come from.
+    pub rules: Rules,
     /// The numberings of agents.
     pub queues: Vec<(crate::commit::QueueKey, u64)>,
     /// The subscribers' limits.
@@ -174,7 +172,7 @@ pub struct Engine {
     state: State,
     hub: Hub,
     alerts: Alerts,
-    rules: apply::Rules,
+    rules: Rules,
     queues: Queues,
     gateways: Gateways,
     keep: Duration,
@@ -219,7 +217,7 @@ impl Engine {
             state: parts.state,
             hub: Hub::new(parts.limits),
             alerts: parts.alerts,
-            rules: apply::Rules { files: parts.file_rules, stored: parts.stored_rules },
+            rules: parts.rules,
             queues: Queues::restore(parts.queues),
             gateways,
             keep: parts.keep,

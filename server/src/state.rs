@@ -18,7 +18,10 @@ use crate::{
         CommittedAlert, CommittedEvent, MetricIndex, RegisteredDevice, RegisteredMetric,
         RegistryChange,
     },
-    domain::{alerts::RuleIndex, status::Health},
+    domain::{
+        alerts::{Alerts, RuleIndex},
+        status::Health,
+    },
 };
 
 mod event_log;
@@ -174,6 +177,13 @@ impl Device {
         } else {
             assert_eq!(at, self.metrics.len(), "indices have no holes");
             self.metrics.push(Metric { name, unit, last: None, rules: Vec::new() });
+        }
+    }
+
+    /// Finds the rules that watch each of its metrics.
+    pub fn watch(&mut self, alerts: &Alerts) {
+        for metric in &mut self.metrics {
+            metric.rules = alerts.rules_for(&self.registered.name, &self.key, &metric.name);
         }
     }
 

@@ -16,11 +16,11 @@ use crate::{
 
 /// The alert rules by where they come from; a name stands once.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
+pub struct Rules {
     /// Of files: read-only over HTTP.
-    pub(super) files: Vec<Rule>,
+    pub files: Vec<Rule>,
     /// Edited over HTTP.
-    pub(super) stored: Vec<Rule>,
+    pub stored: Vec<Rule>,
 }
 
 /// A change of the alert rules.
@@ -39,7 +39,9 @@ pub enum RuleEdit {
 pub struct ReadOnly;
 
 impl Rules {
-    fn all(&self) -> Vec<Rule> {
+    /// Returns the rules that count: a file's before one of the same name that was stored.
+    #[must_use]
+    pub fn all(&self) -> Vec<Rule> {
         let of_file = |rule: &&Rule| self.files.iter().any(|file| file.name == rule.name);
         let stored = self.stored.iter().filter(|rule| !of_file(rule));
         self.files.iter().chain(stored).cloned().collect()
@@ -271,10 +273,7 @@ impl Engine {
         debug_assert!(drafts.iter().all(|draft| draft.status == AlertStatus::Resolved));
         self.draft(drafts);
         for device in self.state.devices_mut() {
-            let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
-            for metric in &mut device.metrics {
-                metric.rules = self.alerts.rules_for(&name, &key, &metric.name);
-            }
+            device.watch(&self.alerts);
         }
     }
 }

@@ -62,13 +62,10 @@ impl Positions {
             device_seq: restored.device_seq,
             alert_id: AlertId(alert_id.cast_unsigned()),
         };
-        let open = restored.open_alerts.iter().map(|CommittedAlert { alert, had, .. }| {
-            let key = AlertKey {
-                rule: Arc::clone(&alert.metadata.rule),
-                device: alert.device_id,
-                metric: Arc::clone(&alert.metadata.metric),
-            };
-            (key, OpenAlert { id: alert.alert_id, severity: alert.severity, had: *had })
+        let open = restored.open_alerts.iter().map(|open| {
+            let CommittedAlert { alert, had, .. } = open;
+            let known = OpenAlert { id: alert.alert_id, severity: alert.severity, had: *had };
+            (open.key(), known)
         });
         Ok(Self { last, open: open.collect() })
     }
