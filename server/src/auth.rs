@@ -1,31 +1,29 @@
 //! Who may do what: tokens are JWT (RFC 7519), and say so themselves (WebSocket API, section 8).
 //!
-//! The algorithm comes from the configured keys, never from the token. The library checks form and
-//! signature; the claims are checked here, against the clock that is given.
+//! A key verifies its own algorithm only: which one comes from the configuration, never from the
+//! token. The claims are checked against the clock that is given. Keys are read once, at the start.
 
 use std::{
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
-use valtronics_protocol::{error::TokenFault, reading::is_name, time::UnixMillis};
+use valtronics_protocol::{error::TokenFault, time::UnixMillis};
 
+mod key_files;
 mod crypto;
+mod claims;
 mod grant;
 
-use grant::read_grant;
 pub use grant::{DeviceGrant, Scope, Scopes};
 
 /// How far clocks may differ: for so long a token counts after its expiry (WebSocket API, section 8).
 pub const LEEWAY: Duration = Duration::from_secs(30);
-/// The least that a secret has: as much as its hash (RFC 7518, section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
 
 /// `[auth]`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,14 +31,28 @@ const MIN_SECRET_BYTES: usize = 32;
 pub struct Config {
     /// A file with the secret of HS256.
     pub hs256_secret_file: Option<PathBuf>,
-    rs256_public_key_file: Option<PathBuf>,
-    es256_public_key_file: Option<PathBuf>,
-    eddsa_public_key_file: Option<PathBuf>,
+    /// A PEM file with the public key of RS256, of 2048 bits or more.
+    pub rs256_public_key_file: Option<PathBuf>,
+    /// A PEM file with the public key of ES256.
+    pub es256_public_key_file: Option<PathBuf>,
+    /// A PEM file with the public key of EdDSA (Ed25519).
+    pub eddsa_public_key_file: Option<PathBuf>,
     jwks: Option<String>,
     /// Who has to have issued a token; absent: anybody with the key.
     pub issuer: Option<String>,
-    /// For whom a token has to be meant; absent: anybody.
+    /// For whom a token has to be meant; absent: anybody, which no public key allows.
     pub audience: Option<String>,
+}
+
+impl Config {
+    fn public_keys(&self) -> impl Iterator<Item = (Algorithm, &Path)> {
+        let files = [
+            (Algorithm::RS256, &self.rs256_public_key_file),
+            (Algorithm::ES256, &self.es256_public_key_file),
+            (Algorithm::EdDSA, &self.eddsa_public_key_file),
+        ];
+        files.into_iter().filter_map(|(algorithm, file)| Some((algorithm, file.as_deref()?)))
+    }
 }
 
 /// Why the keys cannot be used.
@@ -62,8 +74,21 @@ pub enum AuthConfigError {
         /// How many it has.
         found: usize,
     },
+    /// A file does not hold the public key that it should.
+    #[error("{}: this is no public key for {algorithm:?} in PEM; {wanted}", .path.display())]
+    PublicKey {
+        /// Which file.
+        path: PathBuf,
+        /// What the key is for.
+        algorithm: Algorithm,
+        /// What would be one.
+        wanted: &'static str,
+    },
+    /// A public key without `audience`: any application's token of that issuer would do.
+    #[error("audience is needed with a public key: say for whom a token has to be meant")]
+    NoAudience,
     /// A key of a kind that this version does not know.
-    #[error("{0} is not supported by this version yet: use hs256_secret_file")]
+    #[error("{0} is not supported by this version yet: name the file of the public key instead")]
     Unsupported(&'static str),
     /// There is no secret to sign with.
     #[error("there is no HS256 secret to sign with: start the server once, or name its file")]
@@ -81,20 +106,22 @@ pub struct Claims {
     pub devices: DeviceGrant,
     /// When it expires.
     pub expires_at: UnixMillis,
+    /// The name of this one token, for the log; any text, so it has to be logged escaped.
+    pub jti: Option<String>,
 }
 
-/// The keys that verify tokens.
+/// The keys that verify tokens, at most one an algorithm.
 pub struct Keys {
-    verifying: DecodingKey,
-    signing: EncodingKey,
-    validation: Validation,
+    verifying: Vec<(Algorithm, DecodingKey)>,
+    signing: Option<EncodingKey>,
     issuer: Option<String>,
     audience: Option<String>,
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("issuer", &self.issuer).finish_non_exhaustive()
+        let algorithms = self.verifying.iter().map(|(algorithm, _)| algorithm).collect::<Vec<_>>();
+        f.debug_struct("Keys").field("algorithms", &algorithms).finish_non_exhaustive()
     }
 }
 
@@ -110,40 +137,27 @@ impl Keys {
         data_dir: &Path,
         make: bool,
     ) -> Result<Self, AuthConfigError> {
-        let unsupported = [
-            ("rs256_public_key_file", config.rs256_public_key_file.is_some()),
-            ("es256_public_key_file", config.es256_public_key_file.is_some()),
-            ("eddsa_public_key_file", config.eddsa_public_key_file.is_some()),
-            ("jwks", config.jwks.is_some()),
-        ];
-        if let Some((key, _)) = unsupported.into_iter().find(|(_, given)| *given) {
-            return Err(AuthConfigError::Unsupported(key));
-        }
-        let made = data_dir.join("secret");
-        let path = config.hs256_secret_file.as_ref().map_or(made.clone(), |file| folder.join(file));
-        let at = |error| AuthConfigError::File { path: path.clone(), error };
-        if config.hs256_secret_file.is_none() && !made.exists() {
-            if !make {
-                return Err(AuthConfigError::NoSecret);
-            }
-            make_secret(&made).map_err(at)?;
-        }
-        let secret = std::fs::read(&path).map_err(at)?;
-        let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
-        let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
-        if secret.len() < MIN_SECRET_BYTES {
-            return Err(AuthConfigError::ShortSecret { path, found: secret.len() });
+        if config.jwks.is_some() {
+            return Err(AuthConfigError::Unsupported("jwks"));
         }
         crypto::install();
-        let mut validation = Validation::new(Algorithm::HS256);
-        // The claims are checked here, against the clock that is given.
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
+        let mut verifying = Vec::new();
+        for (algorithm, file) in config.public_keys() {
+            verifying.push((algorithm, key_files::public_key(algorithm, &folder.join(file))?));
+        }
+        if !verifying.is_empty() && config.audience.is_none() {
+            return Err(AuthConfigError::NoAudience);
+        }
+        let secret = match &config.hs256_secret_file {
+            Some(file) => Some(key_files::secret(&folder.join(file))?),
+            None if verifying.is_empty() => Some(key_files::own_secret(data_dir, make)?),
+            None => None,
+        };
+        verifying
+            .extend(secret.as_deref().map(|s| (Algorithm::HS256, DecodingKey::from_secret(s))));
         Ok(Self {
-            verifying: DecodingKey::from_secret(secret),
-            signing: EncodingKey::from_secret(secret),
-            validation,
+            verifying,
+            signing: secret.as_deref().map(EncodingKey::from_secret),
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
         })
@@ -157,77 +171,33 @@ impl Keys {
         if token.is_empty() {
             return Err(TokenFault::Missing);
         }
-        let header = jsonwebtoken::decode_header(token);
-        if header.is_ok_and(|header| header.alg != Algorithm::HS256) {
-            return Err(TokenFault::Algorithm);
+        let parts: Vec<&str> = token.splitn(4, '.').collect();
+        let (&[header, payload, _], Some((message, signature))) =
+            (parts.as_slice(), token.rsplit_once('.'))
+        else {
+            return Err(TokenFault::Malformed);
+        };
+        let header = object(header)?;
+        // What stands in `crit` has to be understood, and nothing is (RFC 7515, section 4.1.11);
+        // any other parameter that is not understood is ignored.
+        if header.contains_key("crit") {
+            return Err(TokenFault::Malformed);
         }
-        let decoded =
-            jsonwebtoken::decode::<Map<String, Json>>(token, &self.verifying, &self.validation);
-        let claims = decoded.map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => TokenFault::Signature,
-            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => TokenFault::Algorithm,
-            // A header names an algorithm that the library has never heard of: `none`.
-            ErrorKind::Json(_) if names_an_algorithm(token) => TokenFault::Algorithm,
-            _ => TokenFault::Malformed,
-        })?;
-        self.check(&claims.claims, now)
+        let named = header.get("alg").and_then(Json::as_str).ok_or(TokenFault::Malformed)?;
+        let named: Algorithm = named.parse().map_err(|_| TokenFault::Algorithm)?;
+        let key = self.verifying.iter().find(|(algorithm, _)| *algorithm == named);
+        let (algorithm, key) = key.ok_or(TokenFault::Algorithm)?;
+        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, *algorithm) {
+            Ok(true) => self.check(&object(payload)?, now),
+            Ok(false) => Err(TokenFault::Signature),
+            Err(_) => Err(TokenFault::Malformed),
+        }
     }
 
-    fn check(&self, claims: &Map<String, Json>, now: UnixMillis) -> Result<Claims, TokenFault> {
-        let moment = |name| match claims.get(name) {
-            None => Ok(None),
-            Some(seconds) => {
-                let seconds = seconds.as_f64().ok_or(TokenFault::Claims)?;
-                // RFC 3339 ends with the year 9999.
-                let most = UnixMillis::MAX.0 as f64 / 1000.0;
-                let known = (0.0..=most).contains(&seconds);
-                if known {
-                    Ok(Some(UnixMillis((seconds * 1000.0) as i64)))
-                } else {
-                    Err(TokenFault::Claims)
-                }
-            }
-        };
-        let expires_at = moment("exp")?.ok_or(TokenFault::Claims)?;
-        if expires_at.plus(LEEWAY) <= now {
-            return Err(TokenFault::Expired);
-        }
-        if moment("nbf")?.is_some_and(|not_before| not_before > now.plus(LEEWAY)) {
-            return Err(TokenFault::NotYetValid);
-        }
-        if let Some(issuer) = &self.issuer
-            && claims.get("iss").and_then(Json::as_str) != Some(issuer)
-        {
-            return Err(TokenFault::Issuer);
-        }
-        if let Some(audience) = &self.audience {
-            let meant = match claims.get("aud") {
-                Some(Json::String(one)) => one == audience,
-                Some(Json::Array(many)) => many.iter().any(|one| one.as_str() == Some(audience)),
-                _ => false,
-            };
-            if !meant {
-                return Err(TokenFault::Audience);
-            }
-        }
-        let sub = claims.get("sub").and_then(Json::as_str).filter(|sub| is_name(sub));
-        let scopes = match claims.get("scope") {
-            None => Scopes::reading(),
-            Some(Json::String(scope)) => Scopes::parse(scope),
-            Some(_) => return Err(TokenFault::Claims),
-        };
-        Ok(Claims {
-            sub: sub.ok_or(TokenFault::Claims)?.into(),
-            scopes,
-            devices: read_grant(claims.get("devices"))?,
-            expires_at,
-        })
-    }
-
-    /// Signs a token.
+    /// Signs a token with the secret of HS256.
     ///
     /// # Errors
-    /// When the library cannot, which is a bug.
+    /// [`AuthConfigError::NoSecret`] when there are only public keys.
     pub fn mint(
         &self,
         sub: &str,
@@ -235,7 +205,8 @@ impl Keys {
         devices: Option<&[Json]>,
         ttl: Duration,
         now: UnixMillis,
-    ) -> Result<String, jsonwebtoken::errors::Error> {
+    ) -> Result<String, AuthConfigError> {
+        let signing = self.signing.as_ref().ok_or(AuthConfigError::NoSecret)?;
         let mut claims = serde_json::json!({
             "sub": sub, "iat": now.0 / 1000, "exp": now.plus(ttl).0 / 1000,
         });
@@ -250,37 +221,15 @@ impl Keys {
                 optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))),
             );
         }
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, signing);
+        Ok(token.expect("claims are JSON, and a secret signs any text"))
     }
 }
 
-/// Tells whether a token's header is JSON that names an algorithm.
-fn names_an_algorithm(token: &str) -> bool {
-    use base64::Engine as _;
-    let header = token.split('.').next().unwrap_or_default();
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header);
-    let header = bytes.ok().and_then(|bytes| serde_json::from_slice::<Json>(&bytes).ok());
-    header.is_some_and(|header| header.get("alg").is_some_and(Json::is_string))
-}
-
-/// Makes a secret that only the server's user can read.
-fn make_secret(path: &Path) -> std::io::Result<()> {
-    let mut random = [0_u8; 32];
-    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
-    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    std::fs::File::open(folder)?.sync_all()
+/// Reads one part of a token.
+fn object(part: &str) -> Result<Map<String, Json>, TokenFault> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Malformed)?;
+    serde_json::from_slice(&bytes).map_err(|_| TokenFault::Malformed)
 }
 
 #[cfg(test)]

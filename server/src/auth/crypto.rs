@@ -1,13 +1,18 @@
-//! What the JWT library signs and verifies with: HMAC-SHA-256 of `ring`, the one crypto library in
-//! the tree.
+//! What the JWT library signs and verifies with: `ring`, the one crypto library in the tree.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey,
     crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
     errors::{ErrorKind, Result, new_error},
 };
-use ring::hmac;
-use signature::{Signer, Verifier};
+use ring::{
+    hmac,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+        VerificationAlgorithm,
+    },
+};
+use signature::{Error, Signer, Verifier};
 
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
@@ -21,50 +26,73 @@ pub(super) fn install() {
     let _ = PROVIDER.install_default();
 }
 
-struct Hs256(hmac::Key);
-
-impl Signer<Vec<u8>> for Hs256 {
-    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, signature::Error> {
-        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
-    }
-}
-
-impl Verifier<Vec<u8>> for Hs256 {
-    fn verify(
-        &self,
-        message: &[u8],
-        signature: &Vec<u8>,
-    ) -> std::result::Result<(), signature::Error> {
-        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl JwtVerifier for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
     match algorithm {
-        Algorithm::HS256 => Ok(Box::new(hs256(key.as_bytes()))),
+        Algorithm::HS256 => Ok(Box::new(Secret::new(key.as_bytes()))),
         _ => Err(new_error(ErrorKind::InvalidAlgorithm)),
     }
 }
 
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-    match algorithm {
-        Algorithm::HS256 => Ok(Box::new(hs256(key.try_get_as_bytes()?))),
-        _ => Err(new_error(ErrorKind::InvalidAlgorithm)),
+    let key = key.try_get_as_bytes()?;
+    let scheme: &'static dyn VerificationAlgorithm = match algorithm {
+        Algorithm::HS256 => return Ok(Box::new(Secret::new(key))),
+        Algorithm::RS256 => &RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED,
+        Algorithm::EdDSA => &ED25519,
+        _ => return Err(new_error(ErrorKind::InvalidAlgorithm)),
+    };
+    let key = UnparsedPublicKey::new(scheme, key.to_vec());
+    Ok(Box::new(Public { algorithm: *algorithm, key }))
+}
+
+/// HS256.
+struct Secret(hmac::Key);
+
+impl Secret {
+    fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 }
 
-fn hs256(secret: &[u8]) -> Hs256 {
-    Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret))
+impl Signer<Vec<u8>> for Secret {
+    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, Error> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl Verifier<Vec<u8>> for Secret {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        hmac::verify(&self.0, message, signature).map_err(|_| Error::new())
+    }
+}
+
+impl JwtSigner for Secret {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+impl JwtVerifier for Secret {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+/// RS256, ES256 or EdDSA.
+struct Public {
+    algorithm: Algorithm,
+    key: UnparsedPublicKey<Vec<u8>>,
+}
+
+impl Verifier<Vec<u8>> for Public {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        self.key.verify(message, signature).map_err(|_| Error::new())
+    }
+}
+
+impl JwtVerifier for Public {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
 }

@@ -1,5 +1,12 @@
+use base64::engine::general_purpose::STANDARD;
+use ring::{
+    rand::SystemRandom,
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+        RsaKeyPair,
+    },
+};
 use serde_json::json;
-
 use valtronics_protocol::id::DeviceId;
 
 use super::*;
@@ -13,7 +20,8 @@ fn keys(config: &Config) -> (tempfile::TempDir, Keys) {
 }
 
 fn sign(keys: &Keys, claims: &Json) -> String {
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &keys.signing).unwrap()
+    let signing = keys.signing.as_ref().unwrap();
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, signing).unwrap()
 }
 
 #[test]
@@ -30,56 +38,80 @@ fn a_secret_is_made_once_and_for_the_server_only() {
     assert!(matches!(missing, Err(AuthConfigError::NoSecret)));
 }
 
-#[test]
-fn each_fault_has_its_name() {
+/// Keys that want an issuer and an audience, and claims that they take.
+fn demanding() -> (tempfile::TempDir, Keys, Json) {
     let config =
         Config { issuer: Some("us".into()), audience: Some("dash".into()), ..Config::default() };
-    let (_dir, keys) = keys(&config);
+    let (dir, keys) = keys(&config);
     let exp = NOW.0 / 1000 + 60;
-    let good = json!({"sub": "ops", "exp": exp, "iss": "us", "aud": ["x", "dash"]});
-    let with = |key: &str, value: Json| {
-        let mut claims = good.clone();
-        claims[key] = value;
-        sign(&keys, &claims)
-    };
-    let without = |key: &str| {
-        let mut claims = good.clone();
-        claims.as_object_mut().unwrap().remove(key);
-        sign(&keys, &claims)
-    };
-    let good_token = sign(&keys, &good);
-    let none = format!("eyJhbGciOiJub25lIn0.{}.", good_token.split('.').nth(1).unwrap());
-    let hs512 = {
-        let body = good_token.split('.').nth(1).unwrap();
-        format!("eyJhbGciOiJIUzUxMiJ9.{body}.AAAA")
-    };
-    let mut forged = good_token.clone();
+    (dir, keys, json!({"sub": "ops", "exp": exp, "iss": "us", "aud": ["x", "dash"]}))
+}
+
+#[test]
+fn what_is_no_good_token_is_told_by_its_fault() {
+    let (_dir, keys, good) = demanding();
+    let good = sign(&keys, &good);
+    let body = good.split('.').nth(1).unwrap();
+    let mut forged = good.clone();
     forged.replace_range(forged.len() - 4.., "AAAA");
     for (token, fault) in [
         (String::new(), TokenFault::Missing),
         ("jwt-token".into(), TokenFault::Malformed),
         ("a.b.c".into(), TokenFault::Malformed),
         (forged, TokenFault::Signature),
-        (none, TokenFault::Algorithm),
-        (hs512, TokenFault::Algorithm),
-        (with("exp", json!(NOW.0 / 1000 - 31)), TokenFault::Expired),
-        (with("exp", json!("soon")), TokenFault::Claims),
-        (with("exp", json!(1e18)), TokenFault::Claims),
-        (without("exp"), TokenFault::Claims),
-        (with("nbf", json!(NOW.0 / 1000 + 31)), TokenFault::NotYetValid),
-        (with("iss", json!("them")), TokenFault::Issuer),
-        (without("iss"), TokenFault::Issuer),
-        (with("aud", json!("mail")), TokenFault::Audience),
-        (without("aud"), TokenFault::Audience),
-        (without("sub"), TokenFault::Claims),
-        (with("sub", json!("")), TokenFault::Claims),
-        (with("scope", json!(["uplink"])), TokenFault::Claims),
-        (with("devices", json!([1.5])), TokenFault::Claims),
+        (format!("eyJhbGciOiJub25lIn0.{body}."), TokenFault::Algorithm),
+        (format!("eyJhbGciOiJIUzUxMiJ9.{body}.AAAA"), TokenFault::Algorithm),
     ] {
         assert_eq!(keys.verify(&token, NOW), Err(fault), "{token}");
     }
-    for token in [good_token, with("exp", json!(NOW.0 / 1000 - 29)), with("nbf", json!(exp - 60))] {
-        assert!(keys.verify(&token, NOW).is_ok());
+}
+
+#[test]
+fn each_claim_is_checked() {
+    let (_dir, keys, good) = demanding();
+    let now = NOW.0 / 1000;
+    let check = |name: &str, claim: Option<Json>, expected: Result<(), TokenFault>| {
+        let mut claims = good.clone();
+        let map = claims.as_object_mut().unwrap();
+        match claim {
+            Some(claim) => map.insert(name.to_owned(), claim),
+            None => map.remove(name),
+        };
+        let found = keys.verify(&sign(&keys, &claims), NOW);
+        assert_eq!(found.map(|_| ()), expected, "{claims}");
+    };
+    for (name, claim) in [
+        ("exp", json!(now - 29)),
+        ("exp", json!(now as f64 + 0.5)),
+        ("nbf", json!(now + 29)),
+        ("aud", json!("dash")),
+        ("sub", json!("x".repeat(128))),
+        ("scope", json!("")),
+    ] {
+        check(name, Some(claim), Ok(()));
+    }
+    let mut named = good.clone();
+    named["jti"] = json!("t-1");
+    let named = keys.verify(&sign(&keys, &named), NOW).unwrap();
+    assert_eq!(named.jti.as_deref(), Some("t-1"));
+    check("exp", Some(json!(now - 31)), Err(TokenFault::Expired));
+    check("nbf", Some(json!(now + 31)), Err(TokenFault::NotYetValid));
+    check("iss", Some(json!("them")), Err(TokenFault::Issuer));
+    check("iss", None, Err(TokenFault::Issuer));
+    check("aud", Some(json!("mail")), Err(TokenFault::Audience));
+    check("aud", Some(json!([])), Err(TokenFault::Audience));
+    check("aud", None, Err(TokenFault::Audience));
+    check("exp", None, Err(TokenFault::Claims));
+    check("sub", None, Err(TokenFault::Claims));
+    let wrong = json!({
+        "exp": ["soon", 1e18, null, -1], "nbf": ["now"], "iss": [["us"]], "aud": [["dash", 1]],
+        "sub": ["", 7, "a\nb", "x".repeat(129)], "scope": [["uplink"], null], "jti": [1],
+        "devices": ["boiler*", [1.5], [-1], [""]],
+    });
+    for (name, values) in wrong.as_object().unwrap() {
+        for value in values.as_array().unwrap() {
+            check(name, Some(value.clone()), Err(TokenFault::Claims));
+        }
     }
 }
 
@@ -90,6 +122,7 @@ fn scopes_and_devices_narrow() {
         let token = keys.mint("ops", scope, devices, Duration::from_secs(60), NOW).unwrap();
         keys.verify(&token, NOW).unwrap()
     };
+    assert_eq!(verify(Some(""), None).scopes.names(), [""; 0]);
     let reading = ["telemetry:read", "alerts:read", "devices:read", "system:read"];
     assert_eq!(verify(None, None).scopes.names(), reading);
     assert_eq!(verify(Some("uplink x"), None).scopes.names(), ["uplink"]);
@@ -103,4 +136,205 @@ fn scopes_and_devices_narrow() {
     assert!(narrow.knows_id(DeviceId(99)));
     let ids = verify(None, Some(&[json!(3)])).devices;
     assert!(ids.knows_id(DeviceId(3)) && !ids.knows_id(DeviceId(4)));
+}
+
+/// The key pairs of an identity provider, and a folder with its public keys.
+struct Provider {
+    folder: tempfile::TempDir,
+    rsa: RsaKeyPair,
+    ec: EcdsaKeyPair,
+    ed: Ed25519KeyPair,
+}
+
+impl Provider {
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let curve = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let ec = EcdsaKeyPair::generate_pkcs8(curve, &random).unwrap();
+        let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        let provider = Self {
+            folder: tempfile::tempdir().unwrap(),
+            rsa: RsaKeyPair::from_pkcs8(&der(include_str!("testdata/rsa.private.pem"))).unwrap(),
+            ec: EcdsaKeyPair::from_pkcs8(curve, ec.as_ref(), &random).unwrap(),
+            ed: Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap(),
+        };
+        // SubjectPublicKeyInfo: all that stands before the point (RFC 5480, RFC 8410).
+        let ec = [&EC_BEFORE[..], provider.ec.public_key().as_ref()].concat();
+        let ed = [&ED_BEFORE[..], provider.ed.public_key().as_ref()].concat();
+        provider.write("rsa", include_str!("testdata/rsa.public.pem"));
+        provider.write("ec", &pem("PUBLIC KEY", &ec));
+        provider.write("ed", &pem("PUBLIC KEY", &ed));
+        provider
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.folder.path().join(file), text).unwrap();
+    }
+
+    fn load(&self, config: &Config) -> Result<Keys, AuthConfigError> {
+        Keys::load(config, self.folder.path(), self.folder.path(), true)
+    }
+
+    fn sign(&self, header: &Json, claims: &Json) -> String {
+        let part = |part: &Json| URL_SAFE_NO_PAD.encode(part.to_string());
+        let message = format!("{}.{}", part(header), part(claims));
+        let random = SystemRandom::new();
+        let signature = match header["alg"].as_str().unwrap() {
+            "RS256" => {
+                let mut signature = vec![0; self.rsa.public().modulus_len()];
+                let bytes = message.as_bytes();
+                self.rsa.sign(&RSA_PKCS1_SHA256, &random, bytes, &mut signature).unwrap();
+                signature
+            }
+            "ES256" => self.ec.sign(&random, message.as_bytes()).unwrap().as_ref().to_vec(),
+            _ => self.ed.sign(message.as_bytes()).as_ref().to_vec(),
+        };
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+const EC_BEFORE: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+const ED_BEFORE: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+fn der(pem: &str) -> Vec<u8> {
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    STANDARD.decode(body).unwrap()
+}
+
+fn pem(kind: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", STANDARD.encode(der))
+}
+
+fn public(rsa: Option<&str>, ec: Option<&str>, ed: Option<&str>) -> Config {
+    Config {
+        rs256_public_key_file: rsa.map(PathBuf::from),
+        es256_public_key_file: ec.map(PathBuf::from),
+        eddsa_public_key_file: ed.map(PathBuf::from),
+        audience: Some("dash".into()),
+        ..Config::default()
+    }
+}
+
+fn for_dash() -> Json {
+    json!({"sub": "ops", "exp": NOW.0 / 1000 + 60, "aud": "dash"})
+}
+
+#[test]
+fn each_key_verifies_its_own_algorithm_only() {
+    let provider = Provider::new();
+    let all = provider.load(&public(Some("rsa"), Some("ec"), Some("ed"))).unwrap();
+    let signed = |alg: &str| provider.sign(&json!({"alg": alg}), &for_dash());
+    for algorithm in ["RS256", "ES256", "EdDSA"] {
+        let mut token = signed(algorithm);
+        assert_eq!(&*all.verify(&token, NOW).unwrap().sub, "ops", "{algorithm}");
+        // The first character of the signature: the last one holds bits that nobody reads.
+        let at = token.rfind('.').unwrap() + 1;
+        token.replace_range(at..=at, if &token[at..=at] == "A" { "B" } else { "A" });
+        assert_eq!(all.verify(&token, NOW), Err(TokenFault::Signature), "{algorithm}");
+    }
+    let one = provider.load(&public(None, Some("ec"), None)).unwrap();
+    assert!(one.verify(&signed("ES256"), NOW).is_ok());
+    assert_eq!(one.verify(&signed("EdDSA"), NOW), Err(TokenFault::Algorithm));
+    // Another provider's key of the same kind.
+    let other = Provider::new().sign(&json!({"alg": "ES256"}), &for_dash());
+    assert_eq!(one.verify(&other, NOW), Err(TokenFault::Signature));
+    let minted = one.mint("ops", None, None, Duration::from_secs(60), NOW);
+    assert!(matches!(minted, Err(AuthConfigError::NoSecret)));
+}
+
+#[test]
+fn a_public_key_is_no_secret() {
+    let provider = Provider::new();
+    provider.write("secret", &"s".repeat(32));
+    let config = public(Some("rsa"), None, None);
+    let both = Config { hs256_secret_file: Some("secret".into()), ..config.clone() };
+    let (one, both) = (provider.load(&config).unwrap(), provider.load(&both).unwrap());
+    let minted = both.mint("ops", None, None, Duration::from_secs(60), NOW).unwrap();
+    assert!(both.verify(&minted, NOW).is_ok());
+    assert_eq!(one.verify(&minted, NOW), Err(TokenFault::Algorithm));
+    let public_pem = include_str!("testdata/rsa.public.pem");
+    let in_pem = der(public_pem);
+    for secret in [public_pem.as_bytes(), public_pem.trim().as_bytes(), &in_pem] {
+        let key = EncodingKey::from_secret(secret);
+        let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &for_dash(), &key);
+        let forged = forged.unwrap();
+        assert_eq!(one.verify(&forged, NOW), Err(TokenFault::Algorithm));
+        assert_eq!(both.verify(&forged, NOW), Err(TokenFault::Signature));
+    }
+}
+
+#[test]
+fn a_header_is_read_as_the_standard_says() {
+    let provider = Provider::new();
+    let keys = provider.load(&public(None, None, Some("ed"))).unwrap();
+    for header in [
+        json!({"alg": "EdDSA", "kid": "../../etc/passwd", "x": {"y": 1}}),
+        json!({"alg": "EdDSA", "typ": "at+jwt", "jku": "http://192.0.2.1/", "jwk": 5, "x5u": "x"}),
+    ] {
+        assert!(keys.verify(&provider.sign(&header, &for_dash()), NOW).is_ok(), "{header}");
+    }
+    for (header, fault) in [
+        (json!({"alg": "EdDSA", "crit": ["exp"]}), TokenFault::Malformed),
+        (json!({"alg": "EdDSA", "crit": [], "b64": false}), TokenFault::Malformed),
+        (json!({"alg": "none"}), TokenFault::Algorithm),
+        (json!({"alg": "None"}), TokenFault::Algorithm),
+        (json!({"alg": "eddsa"}), TokenFault::Algorithm),
+        (json!({"alg": "HS512"}), TokenFault::Algorithm),
+        (json!({"alg": "RS256"}), TokenFault::Algorithm),
+        (json!({"alg": ""}), TokenFault::Algorithm),
+    ] {
+        assert_eq!(keys.verify(&provider.sign(&header, &for_dash()), NOW), Err(fault), "{header}");
+    }
+    let good = provider.sign(&json!({"alg": "EdDSA"}), &for_dash());
+    let (message, _) = good.rsplit_once('.').unwrap();
+    for (token, fault) in [
+        (format!("{good}."), TokenFault::Malformed),
+        (format!("{good}.x"), TokenFault::Malformed),
+        (format!("{good}="), TokenFault::Malformed),
+        (format!(" {good}"), TokenFault::Malformed),
+        (message.to_owned(), TokenFault::Malformed),
+        ("..".to_owned(), TokenFault::Malformed),
+        (format!("{}.e30.", URL_SAFE_NO_PAD.encode("[]")), TokenFault::Malformed),
+        (format!("{}.e30.", URL_SAFE_NO_PAD.encode("{\"alg\":1}")), TokenFault::Malformed),
+        (format!("{message}."), TokenFault::Signature),
+    ] {
+        assert_eq!(keys.verify(&token, NOW), Err(fault), "{token}");
+    }
+}
+
+#[test]
+fn what_could_never_verify_is_refused_at_the_start() {
+    let provider = Provider::new();
+    provider.write("private", include_str!("testdata/rsa.private.pem"));
+    provider.write("short", include_str!("testdata/rsa-1024.public.pem"));
+    provider.write("nothing", "");
+    provider.write("secret", &format!("{}\r\n", "s".repeat(31)));
+    provider.write("pkcs1", &pem("RSA PUBLIC KEY", provider.rsa.public().as_ref()));
+    assert!(provider.load(&public(Some("pkcs1"), None, None)).is_ok());
+    for config in [
+        public(Some("private"), None, None),
+        public(Some("short"), None, None),
+        public(Some("nothing"), None, None),
+        public(Some("ec"), None, None),
+        public(None, Some("rsa"), None),
+        public(None, Some("ed"), None),
+        public(None, None, Some("ec")),
+        public(None, None, Some("private")),
+    ] {
+        let found = provider.load(&config);
+        assert!(matches!(found, Err(AuthConfigError::PublicKey { .. })), "{config:?}: {found:?}");
+    }
+    let unnamed = Config { audience: None, ..public(Some("rsa"), None, None) };
+    assert!(matches!(provider.load(&unnamed), Err(AuthConfigError::NoAudience)));
+    let absent = provider.load(&public(Some("absent"), None, None));
+    assert!(matches!(absent, Err(AuthConfigError::File { .. })));
+    let short = Config { hs256_secret_file: Some("secret".into()), ..Config::default() };
+    let short = provider.load(&short);
+    assert!(matches!(short, Err(AuthConfigError::ShortSecret { found: 31, .. })));
+    let jwks = Config { jwks: Some("https://id.example.com/jwks".into()), ..Config::default() };
+    assert!(matches!(provider.load(&jwks), Err(AuthConfigError::Unsupported("jwks"))));
 }
