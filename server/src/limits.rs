@@ -1,57 +1,73 @@
-//! What limits clients, and who may come in (WebSocket API, section 6).
+//! What limits clients (WebSocket API, section 6): the numbers here, who may come in and how fast
+//! one may talk in the modules below. All of it is pure: `now` comes from the caller.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 use valtronics_protocol::{request::MessageLimits, time::period};
 
 use crate::session::SessionLimits;
 
+mod admission;
+mod recent;
+mod token_bucket;
+
+pub use admission::{Admission, Refused};
+pub use token_bucket::TokenBucket;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// `[limits]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct Config {
     /// Connections in all.
+    #[serde(deserialize_with = "count")]
     pub connections: usize,
     /// Connections of one user.
+    #[serde(deserialize_with = "count")]
     pub connections_per_user: usize,
     /// New connections of one user in any minute.
+    #[serde(deserialize_with = "count")]
     pub connects_per_minute: usize,
     /// Handshakes from one address in any minute that did not end in a successful `auth`.
+    #[serde(deserialize_with = "count")]
     pub handshakes_per_minute_per_address: usize,
     /// Different bad tokens from one address in any minute.
+    #[serde(deserialize_with = "count")]
     pub bad_tokens_per_minute: usize,
     /// How long a handshake may take.
-    #[serde(with = "period")]
+    #[serde(deserialize_with = "time")]
     pub handshake_within: Duration,
     /// How long `auth` may take.
-    #[serde(with = "period")]
+    #[serde(deserialize_with = "time")]
     pub auth_within: Duration,
     /// Messages of one connection.
+    #[serde(deserialize_with = "count")]
     pub messages_per_second: u32,
     /// Bytes of one message.
+    #[serde(deserialize_with = "size")]
     pub message_bytes: usize,
     /// Messages of one batch.
+    #[serde(deserialize_with = "count")]
     pub batch_messages: usize,
     /// Keys of one connection.
+    #[serde(deserialize_with = "count")]
     pub subscriptions: usize,
     /// What may wait for one connection.
     #[serde(deserialize_with = "size")]
     pub queue_bytes: usize,
     /// After how much silence the server pings.
-    #[serde(with = "period")]
+    #[serde(deserialize_with = "time")]
     pub ping_after: Duration,
     /// After how much silence the server ends a connection.
-    #[serde(with = "period")]
+    #[serde(deserialize_with = "time")]
     pub silence: Duration,
     /// Devices of one subject.
+    #[serde(deserialize_with = "count")]
     pub devices_per_sub: usize,
     /// Metrics of one device.
+    #[serde(deserialize_with = "count")]
     pub metrics_per_device: usize,
 }
 
@@ -78,6 +94,30 @@ impl Default for Config {
     }
 }
 
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // What the derive made: each field by itself.
+        let config = Self::deserialize(deserializer)?;
+        if config.silence <= config.ping_after {
+            let why = "silence is longer than ping_after, or who is pinged cannot answer in time";
+            return Err(de::Error::custom(why));
+        }
+        if config.message_bytes > FRAME_BYTES {
+            return Err(de::Error::custom("message_bytes is at most 64KiB, as a frame is"));
+        }
+        Ok(config)
+    }
+}
+
+/// The largest frame of a client (WebSocket API, section 6): no message can be larger.
+const FRAME_BYTES: usize = 64 * 1024;
+/// Below this no subscription fits a message, and no `telemetry_update` a queue.
+const LEAST_SIZE_BYTES: usize = 256;
+/// Shorter than this is shorter than a round trip.
+const LEAST_TIME: Duration = Duration::from_millis(100);
+/// Longer than this is as good as no limit.
+const MOST_TIME: Duration = Duration::from_secs(86_400);
+
 impl Config {
     /// Returns what limits one session.
     #[must_use]
@@ -96,7 +136,22 @@ impl Config {
     }
 }
 
-/// Reads a size: bytes, or a number with `KiB`, `MiB` or `GiB`.
+/// Reads a number of things, at least one.
+fn count<'de, D: Deserializer<'de>, T: Deserialize<'de> + PartialOrd + From<u8>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let count = T::deserialize(deserializer)?;
+    if count < T::from(1) { Err(de::Error::custom("a limit is at least 1")) } else { Ok(count) }
+}
+
+/// Reads a period from 100 ms to a day.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let time = period::deserialize(deserializer)?;
+    let fits = (LEAST_TIME..=MOST_TIME).contains(&time);
+    if fits { Ok(time) } else { Err(de::Error::custom("a time is from 100ms to 24h")) }
+}
+
+/// Reads a size of 256 bytes or more: bytes, or a number with `KiB`, `MiB` or `GiB`.
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -105,220 +160,22 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
         Text(String),
     }
     let wanted = || de::Error::custom("a size is a number of bytes, or a text such as \"1MiB\"");
-    let text = match Written::deserialize(deserializer).map_err(|_| wanted())? {
-        Written::Bytes(bytes) => return Ok(bytes),
-        Written::Text(text) => text,
+    let bytes = match Written::deserialize(deserializer).map_err(|_| wanted())? {
+        Written::Bytes(bytes) => bytes,
+        Written::Text(text) => bytes_of(&text).ok_or_else(wanted)?,
     };
+    if bytes < LEAST_SIZE_BYTES {
+        Err(de::Error::custom("a size is at least 256 bytes"))
+    } else {
+        Ok(bytes)
+    }
+}
+
+fn bytes_of(text: &str) -> Option<usize> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     let unit = units.into_iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)));
-    let (number, unit) = unit.unwrap_or((&text, 1));
-    let number: usize = number.trim().parse().map_err(|_| wanted())?;
-    number.checked_mul(unit).ok_or_else(wanted)
-}
-
-/// Why somebody may not come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The server has as many connections as it may have.
-    #[error("the server has as many connections as it may have")]
-    Full,
-    /// Too many handshakes from this address came to nothing.
-    #[error("too many handshakes from this address came to nothing")]
-    Address {
-        /// When to come back.
-        retry_after: u64,
-    },
-    /// The user has as many connections as one may have.
-    #[error("this user has as many connections as one may have: close some")]
-    UserFull,
-    /// The user opens connections too fast.
-    #[error("this user opens connections too fast")]
-    UserRate {
-        /// When to come back.
-        retry_after: u64,
-    },
-}
-
-impl Refused {
-    /// Returns after how many seconds another attempt makes sense.
-    #[must_use]
-    pub fn retry_after_seconds(self) -> u64 {
-        match self {
-            Self::Full => 5,
-            Self::UserFull => 60,
-            Self::Address { retry_after } | Self::UserRate { retry_after } => retry_after,
-        }
-    }
-
-    /// Returns the status that answers a handshake.
-    #[must_use]
-    pub fn http_status(self) -> u16 {
-        if self == Self::Full { 503 } else { 429 }
-    }
-}
-
-const MINUTE: Duration = Duration::from_secs(60);
-/// How many addresses and users are remembered; beyond, those that are quiet are forgotten.
-const MOST_REMEMBERED: usize = 100_000;
-
-/// Who may come in.
-///
-/// A handshake calls [`Admission::open`], a good token [`Admission::authenticated`], and the end of
-/// the connection [`Admission::close`], once each.
-#[derive(Debug)]
-pub struct Admission {
-    config: Config,
-    open: usize,
-    users: HashMap<Arc<str>, User>,
-    addresses: HashMap<IpAddr, VecDeque<Instant>>,
-}
-
-#[derive(Debug, Default)]
-struct User {
-    open: usize,
-    accepted: VecDeque<Instant>,
-}
-
-impl Admission {
-    /// Begins with nobody inside.
-    #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config, open: 0, users: HashMap::new(), addresses: HashMap::new() }
-    }
-
-    /// Changes the limits for those who come from now on.
-    pub fn set_limits(&mut self, config: Config) {
-        self.config = config;
-    }
-
-    /// Counts a connection in.
-    ///
-    /// # Errors
-    /// When there is no room, or too many handshakes from the address came to nothing.
-    pub fn open(&mut self, address: IpAddr, now: Instant) -> Result<(), Refused> {
-        if self.open >= self.config.connections {
-            return Err(Refused::Full);
-        }
-        if self.addresses.len() >= MOST_REMEMBERED {
-            self.addresses.retain(|_, recent| recent.back().is_some_and(|at| *at + MINUTE > now));
-        }
-        let recent = self.addresses.entry(prefix(address)).or_default();
-        forget(recent, now);
-        if recent.len() >= self.config.handshakes_per_minute_per_address {
-            return Err(Refused::Address { retry_after: wait(recent, now) });
-        }
-        recent.push_back(now);
-        self.open += 1;
-        Ok(())
-    }
-
-    /// Counts a user's connection in.
-    ///
-    /// # Errors
-    /// When the user has as many as he may have, or opens them too fast.
-    pub fn authenticated(
-        &mut self,
-        address: IpAddr,
-        user: &Arc<str>,
-        now: Instant,
-    ) -> Result<(), Refused> {
-        self.succeeded(address);
-        if self.users.len() >= MOST_REMEMBERED {
-            let busy = |user: &User| user.accepted.back().is_some_and(|at| *at + MINUTE > now);
-            self.users.retain(|_, user| user.open > 0 || busy(user));
-        }
-        let known = self.users.entry(Arc::clone(user)).or_default();
-        if known.open >= self.config.connections_per_user {
-            return Err(Refused::UserFull);
-        }
-        forget(&mut known.accepted, now);
-        if known.accepted.len() >= self.config.connects_per_minute {
-            return Err(Refused::UserRate { retry_after: wait(&known.accepted, now) });
-        }
-        known.open += 1;
-        known.accepted.push_back(now);
-        Ok(())
-    }
-
-    /// Notes that a handshake of the address came to something.
-    pub fn succeeded(&mut self, address: IpAddr) {
-        if let Some(recent) = self.addresses.get_mut(&prefix(address)) {
-            recent.pop_back();
-        }
-    }
-
-    /// Counts a connection out, and the user's if it was one's.
-    pub fn close(&mut self, user: Option<&str>) {
-        self.open = self.open.saturating_sub(1);
-        if let Some(known) = user.and_then(|user| self.users.get_mut(user)) {
-            known.open = known.open.saturating_sub(1);
-        }
-    }
-}
-
-/// An IPv6 host has a /64 for itself.
-fn prefix(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-    }
-}
-
-fn forget(recent: &mut VecDeque<Instant>, now: Instant) {
-    while recent.front().is_some_and(|at| *at + MINUTE <= now) {
-        recent.pop_front();
-    }
-}
-
-/// Returns in how many seconds the oldest leaves the window.
-fn wait(recent: &VecDeque<Instant>, now: Instant) -> u64 {
-    let left = recent.front().map(|at| (*at + MINUTE).saturating_duration_since(now));
-    left.unwrap_or_default().as_secs() + 1
-}
-
-/// How many messages a connection may send.
-#[derive(Debug)]
-pub struct TokenBucket {
-    per_second: u32,
-    tokens: f64,
-    filled_at: Instant,
-    dropped: u32,
-    dropped_since: Instant,
-}
-
-/// How many dropped messages a minute end a connection.
-const FLOOD: u32 = 500;
-
-impl TokenBucket {
-    /// Begins full.
-    #[must_use]
-    pub fn new(per_second: u32, now: Instant) -> Self {
-        let tokens = f64::from(per_second);
-        Self { per_second, tokens, filled_at: now, dropped: 0, dropped_since: now }
-    }
-
-    /// Takes one; false when there is none.
-    pub fn take(&mut self, now: Instant) -> bool {
-        let rate = f64::from(self.per_second);
-        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + passed * rate).min(rate);
-        self.filled_at = now;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return true;
-        }
-        if self.dropped_since + MINUTE <= now {
-            (self.dropped, self.dropped_since) = (0, now);
-        }
-        self.dropped += 1;
-        false
-    }
-
-    /// Tells whether more were dropped in this minute than a client in good faith sends.
-    #[must_use]
-    pub fn is_flooded(&self) -> bool {
-        self.dropped > FLOOD
-    }
+    let (number, unit): (&str, usize) = unit.unwrap_or((text, 1));
+    number.trim().parse::<usize>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
