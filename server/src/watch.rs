@@ -1,12 +1,21 @@
 //! `watch`: prints live messages readably, for a first look and for scripts.
+//!
+//! It is a subscriber like any other: it knows what the WebSocket API says and nothing else of the
+//! server. The lines are made in `line`, the names of devices come from `names`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value as Json, json};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
+
+mod names;
+mod line;
+
+use line::{kind, succeeded};
+use names::{Names, Server};
 
 /// What to watch.
 #[derive(clap::Args)]
@@ -25,7 +34,7 @@ pub struct Args {
     json: bool,
 }
 
-/// How long to wait before connecting again: doubles up to a cap.
+/// How long to wait at most before connecting again: doubles up to a cap.
 const RETRY: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -33,11 +42,13 @@ const RETRY: [Duration; 5] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
 ];
+/// After how much silence the connection is dead: the server pings after 30 s.
+const SILENCE: Duration = Duration::from_secs(75);
 
-/// Prints messages until Ctrl-C.
+/// Prints messages until Ctrl-C, or until nobody reads them.
 ///
 /// # Errors
-/// When there is no token or the server refuses it.
+/// When there is no token, the address is none, or the server refuses the token.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => token.clone(),
@@ -47,29 +58,65 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .to_owned(),
         (None, None) => bail!("--token or --token-file is needed"),
     };
+    let server = server(&args.url)?;
     tokio::select! {
         stopped = tokio::signal::ctrl_c() => Ok(stopped?),
-        refused = watch(&args, &token) => refused,
+        ended = watch(&args, &server, &token) => ended,
     }
 }
 
+fn server(url: &str) -> anyhow::Result<Server> {
+    let request = url.into_client_request().with_context(|| url.to_owned())?;
+    let uri = request.uri();
+    match uri.scheme_str() {
+        Some("ws") => {}
+        Some("wss") => bail!("{url}: wss is not supported here, only ws"),
+        _ => bail!("{url}: an address is such as ws://127.0.0.1:8000/ws"),
+    }
+    let host = uri.host().unwrap_or("127.0.0.1").trim_matches(['[', ']']).to_owned();
+    let authority = uri.authority().map_or_else(|| host.clone(), ToString::to_string);
+    Ok(Server { host, port: uri.port_u16().unwrap_or(80), authority })
+}
+
 /// Connects again and again; returns only what makes no sense to try again.
-async fn watch(args: &Args, token: &str) -> anyhow::Result<()> {
+async fn watch(args: &Args, server: &Server, token: &str) -> anyhow::Result<()> {
+    let mut names = Names::default();
     let mut attempt = 0;
     loop {
-        match follow(args, token, &mut attempt).await {
-            Ok(()) => eprintln!("the server has closed the connection"),
-            Err(Ended::Refused(why)) => bail!("the server refuses the token: {why}"),
-            Err(Ended::Broken(error)) => eprintln!("{error:#}; trying again"),
-        }
-        let delay = RETRY.get(attempt.min(RETRY.len() - 1)).copied().unwrap_or_default();
+        let ended = follow(args, server, token, &mut names, &mut attempt).await;
+        let longest = RETRY.get(attempt.min(RETRY.len() - 1)).copied().unwrap_or_default();
         attempt += 1;
+        let delay = match ended {
+            Ended::Unread => return Ok(()),
+            Ended::Refused(why) => bail!("the server refuses the token: {why}"),
+            Ended::Limited { why, retry_after } => {
+                eprintln!("{why}; trying again in {} s", retry_after.as_secs());
+                retry_after
+            }
+            Ended::Broken(error) => {
+                eprintln!("{error:#}; trying again");
+                jittered(longest)?
+            }
+        };
         tokio::time::sleep(delay).await;
     }
 }
 
+/// Draws from the upper half of a delay, so that clients of a server that restarts come apart.
+fn jittered(longest: Duration) -> anyhow::Result<Duration> {
+    let random = f64::from(getrandom::u32().map_err(std::io::Error::other)?) / f64::from(u32::MAX);
+    Ok(longest.mul_f64(0.5 + random / 2.0))
+}
+
+/// Why a connection came to its end.
 enum Ended {
+    /// Nobody reads standard output any more.
+    Unread,
+    /// The token is not valid.
     Refused(String),
+    /// A limit, for a time.
+    Limited { why: String, retry_after: Duration },
+    /// Anything else.
     Broken(anyhow::Error),
 }
 
@@ -79,90 +126,74 @@ impl<E: Into<anyhow::Error>> From<E> for Ended {
     }
 }
 
-async fn follow(args: &Args, token: &str, attempt: &mut usize) -> Result<(), Ended> {
-    let request = args.url.as_str().into_client_request()?;
-    if request.uri().scheme_str() != Some("ws") {
-        return Err(anyhow::anyhow!("watch speaks ws:// only").into());
+async fn follow(
+    args: &Args,
+    server: &Server,
+    token: &str,
+    names: &mut Names,
+    attempt: &mut usize,
+) -> Ended {
+    match follow_until(args, server, token, names, attempt).await {
+        Ok(()) => Ended::Broken(anyhow::anyhow!("the server has closed the connection")),
+        Err(ended) => ended,
     }
-    let host = request.uri().host().unwrap_or("127.0.0.1").trim_matches(['[', ']']).to_owned();
-    let port = request.uri().port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host.as_str(), port))
+}
+
+async fn follow_until(
+    args: &Args,
+    server: &Server,
+    token: &str,
+    names: &mut Names,
+    attempt: &mut usize,
+) -> Result<(), Ended> {
+    let stream = TcpStream::connect((server.host.as_str(), server.port))
         .await
         .with_context(|| format!("connecting to {}", args.url))?;
-    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
-    let auth = json!({"type": "auth", "token": token});
+    let (mut socket, _) = tokio_tungstenite::client_async(args.url.as_str(), stream).await?;
     let subscribe = |channel| json!({"type": "subscribe", "channel": channel});
-    let mut hello = vec![auth];
+    let mut hello = vec![json!({"type": "auth", "token": token})];
     hello.extend(["telemetry", "alerts", "devices", "system"].map(subscribe));
     for message in hello {
         socket.feed(Message::text(message.to_string())).await?;
     }
     socket.flush().await?;
-    while let Some(message) = socket.next().await {
+    while let Some(message) = timeout(SILENCE, socket.next()).await? {
         let Message::Text(text) = message? else {
             continue;
         };
         let message: Json = serde_json::from_str(&text)?;
         if kind(&message) == "auth_response" {
-            if !succeeded(&message) {
-                return Err(Ended::Refused(self::text(&message, "message")));
-            }
+            admitted(&message)?;
             *attempt = 0;
         }
         if args.json {
-            println!("{text}");
+            print(&text)?;
         } else {
-            readable(&message).into_iter().for_each(|line| println!("{line}"));
+            let id = message.get("device_id").and_then(Json::as_u64);
+            let device = match id {
+                Some(id) => names.of(id, server, token).await,
+                None => "",
+            };
+            line::readable(&message, device).iter().try_for_each(|line| print(line))?;
         }
     }
     Ok(())
 }
 
-fn text(message: &Json, key: &str) -> String {
-    message.get(key).and_then(Json::as_str).unwrap_or_default().to_owned()
-}
-
-fn kind(message: &Json) -> &str {
-    message.get("type").and_then(Json::as_str).unwrap_or_default()
-}
-
-fn succeeded(message: &Json) -> bool {
-    message.get("success").and_then(Json::as_bool).unwrap_or_default()
-}
-
-/// Writes a message as lines for people.
-fn readable(message: &Json) -> Vec<String> {
-    let text = |key| text(message, key);
-    let at = text("timestamp");
-    let device = message.get("device_id").map(|id| format!("device {id}")).unwrap_or_default();
-    match kind(message) {
-        "auth_response" => vec![format!("signed in as {}", text("user"))],
-        "telemetry_update" => {
-            let metrics = message.get("telemetry").and_then(Json::as_object).into_iter().flatten();
-            let line = |(name, metric): (&String, &Json)| {
-                let at = self::text(metric, "timestamp");
-                let (value, unit) = (metric.get("value"), self::text(metric, "unit"));
-                let value = value.map(ToString::to_string).unwrap_or_default();
-                format!("{at:<24} {device:<12} {name:<20} {value} {unit}")
-            };
-            metrics.map(line).collect()
-        }
-        "alert" | "alert_update" => {
-            let (severity, status) = (text("severity"), text("status"));
-            let (title, why) = (text("title"), text("message"));
-            vec![format!("{at:<24} {device:<12} ALERT {severity} {status}: {title} ({why})")]
-        }
-        "device_status_update" => {
-            let (old, new, reason) = (text("old_status"), text("new_status"), text("reason"));
-            vec![format!("{at:<24} {device:<12} {old} -> {new}: {reason}")]
-        }
-        "system_status_update" => {
-            let metrics = message.get("metrics").map(ToString::to_string).unwrap_or_default();
-            vec![format!("{at:<24} {:<12} {metrics}", "server")]
-        }
-        "subscribe_response" if !succeeded(message) => {
-            vec![format!("not subscribed to {}: {}", text("channel"), text("message"))]
-        }
-        _ => Vec::new(),
+/// Reads the answer to `auth`.
+fn admitted(answer: &Json) -> Result<(), Ended> {
+    if succeeded(answer) {
+        return Ok(());
     }
+    let why = line::text(answer, "message");
+    match answer.get("retry_after").and_then(Json::as_u64) {
+        Some(seconds) => Err(Ended::Limited { why, retry_after: Duration::from_secs(seconds) }),
+        None => Err(Ended::Refused(why)),
+    }
+}
+
+/// Prints a line at once: `println!` would panic when the reader is gone.
+fn print(line: &str) -> Result<(), Ended> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|_| Ended::Unread)
 }

@@ -15,3 +15,4 @@ mod requests;
 mod server;
 mod subscriptions;
 mod uplink;
+mod watch;
