@@ -10,7 +10,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::Keys,
     clock,
     config::Config,
     domain::{
@@ -83,7 +82,7 @@ struct Running {
 
 impl Running {
     async fn start(config: &Config) -> anyhow::Result<Self> {
-        let keys = Keys::load(&config.auth, &config.folder, &config.data_dir, true)?;
+        let keys = config.keys(true)?;
         let file_rules = load_rules(config)?;
         let (store, restored) = Store::open(&config.data_dir)?;
         let listener = listen::bind(config.listen)

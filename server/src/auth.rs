@@ -3,97 +3,24 @@
 //! A key verifies its own algorithm only: which one comes from the configuration, never from the
 //! token. The claims are checked against the clock that is given. Keys are read once, at the start.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
-use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use valtronics_protocol::{error::TokenFault, time::UnixMillis};
 
+mod config;
 mod key_files;
 mod crypto;
 mod claims;
 mod grant;
 
+pub use config::{AuthConfigError, Config, KeyError};
 pub use grant::{DeviceGrant, Scope, Scopes};
 
 /// How far clocks may differ: for so long a token counts after its expiry (WebSocket API, section 8).
 pub const LEEWAY: Duration = Duration::from_secs(30);
-
-/// `[auth]`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// A file with the secret of HS256.
-    pub hs256_secret_file: Option<PathBuf>,
-    /// A PEM file with the public key of RS256, of 2048 bits or more.
-    pub rs256_public_key_file: Option<PathBuf>,
-    /// A PEM file with the public key of ES256.
-    pub es256_public_key_file: Option<PathBuf>,
-    /// A PEM file with the public key of EdDSA (Ed25519).
-    pub eddsa_public_key_file: Option<PathBuf>,
-    jwks: Option<String>,
-    /// Who has to have issued a token; absent: anybody with the key.
-    pub issuer: Option<String>,
-    /// For whom a token has to be meant; absent: anybody, which no public key allows.
-    pub audience: Option<String>,
-}
-
-impl Config {
-    fn public_keys(&self) -> impl Iterator<Item = (Algorithm, &Path)> {
-        let files = [
-            (Algorithm::RS256, &self.rs256_public_key_file),
-            (Algorithm::ES256, &self.es256_public_key_file),
-            (Algorithm::EdDSA, &self.eddsa_public_key_file),
-        ];
-        files.into_iter().filter_map(|(algorithm, file)| Some((algorithm, file.as_deref()?)))
-    }
-}
-
-/// Why the keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthConfigError {
-    /// A file cannot be read or written.
-    #[error("{}: {error}", .path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        error: std::io::Error,
-    },
-    /// The secret is too short.
-    #[error("{}: the secret has {found} bytes, but needs at least 32", .path.display())]
-    ShortSecret {
-        /// Which file.
-        path: PathBuf,
-        /// How many it has.
-        found: usize,
-    },
-    /// A file does not hold the public key that it should.
-    #[error("{}: this is no public key for {algorithm:?} in PEM; {wanted}", .path.display())]
-    PublicKey {
-        /// Which file.
-        path: PathBuf,
-        /// What the key is for.
-        algorithm: Algorithm,
-        /// What would be one.
-        wanted: &'static str,
-    },
-    /// A public key without `audience`: any application's token of that issuer would do.
-    #[error("audience is needed with a public key: say for whom a token has to be meant")]
-    NoAudience,
-    /// A key of a kind that this version does not know.
-    #[error("{0} is not supported by this version yet: name the file of the public key instead")]
-    Unsupported(&'static str),
-    /// There is no secret to sign with.
-    #[error("there is no HS256 secret to sign with: start the server once, or name its file")]
-    NoSecret,
-}
 
 /// What a good token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +54,7 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     /// Loads the keys; where none is configured, `data_dir` holds a secret, which is made at the
-    /// first start if `make` says so.
+    /// first start if `make` says so. Without it no token is good.
     ///
     /// # Errors
     /// When a file cannot be read or written, or what it holds is not good enough.
@@ -138,19 +65,24 @@ impl Keys {
         make: bool,
     ) -> Result<Self, AuthConfigError> {
         if config.jwks.is_some() {
-            return Err(AuthConfigError::Unsupported("jwks"));
+            return Err(KeyError::Unsupported.of("jwks"));
         }
         crypto::install();
         let mut verifying = Vec::new();
-        for (algorithm, file) in config.public_keys() {
-            verifying.push((algorithm, key_files::public_key(algorithm, &folder.join(file))?));
-        }
-        if !verifying.is_empty() && config.audience.is_none() {
-            return Err(AuthConfigError::NoAudience);
+        for (name, algorithm, file) in config.public_keys() {
+            if config.audience.is_none() {
+                return Err(KeyError::NoAudience.of(name));
+            }
+            let key = key_files::public_key(algorithm, &folder.join(file));
+            verifying.push((algorithm, key.map_err(|error| error.of(name))?));
         }
         let secret = match &config.hs256_secret_file {
-            Some(file) => Some(key_files::secret(&folder.join(file))?),
-            None if verifying.is_empty() => Some(key_files::own_secret(data_dir, make)?),
+            Some(file) => key_files::secret(&folder.join(file))
+                .map(Some)
+                .map_err(|error| error.of("hs256_secret_file"))?,
+            None if verifying.is_empty() => {
+                key_files::own_secret(data_dir, make).map_err(|error| error.of("data_dir"))?
+            }
             None => None,
         };
         verifying
@@ -197,7 +129,7 @@ impl Keys {
     /// Signs a token with the secret of HS256.
     ///
     /// # Errors
-    /// [`AuthConfigError::NoSecret`] when there are only public keys.
+    /// [`KeyError::NoSecret`] when there are only public keys.
     pub fn mint(
         &self,
         sub: &str,
@@ -205,8 +137,8 @@ impl Keys {
         devices: Option<&[Json]>,
         ttl: Duration,
         now: UnixMillis,
-    ) -> Result<String, AuthConfigError> {
-        let signing = self.signing.as_ref().ok_or(AuthConfigError::NoSecret)?;
+    ) -> Result<String, KeyError> {
+        let signing = self.signing.as_ref().ok_or(KeyError::NoSecret)?;
         let mut claims = serde_json::json!({
             "sub": sub, "iat": now.0 / 1000, "exp": now.plus(ttl).0 / 1000,
         });

@@ -7,7 +7,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use valtronics_protocol::{reading::is_name, time::parse_period};
 use valtronics_server::{
     app::{self, Signal},
-    auth::Keys,
     clock,
     config::Config,
     telemetry, watch,
@@ -136,6 +135,7 @@ impl Run {
         config.data_dir = self.data.unwrap_or(config.data_dir);
         // Mistakes in rules and keys are mistakes of configuration, too.
         app::load_rules(&config).map_err(usage)?;
+        config.keys(true).map_err(usage)?;
         let serve = async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -156,11 +156,7 @@ impl Run {
 fn check(path: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(path).map_err(usage)?;
     app::load_rules(&config).map_err(usage)?;
-    if let Some(file) = &config.auth.hs256_secret_file {
-        let (folder, data) = (&config.folder, &config.data_dir);
-        Keys::load(&config.auth, folder, data, false)
-            .map_err(|error| usage(format!("{}: {error}", folder.join(file).display())))?;
-    }
+    config.keys(false).map_err(usage)?;
     if !config.listen.ip().is_loopback() {
         eprintln!("warning: plain HTTP beyond loopback: put a proxy with TLS before the server");
     }
@@ -177,15 +173,14 @@ impl Token {
             None => Config::default(),
         };
         config.data_dir = self.data.unwrap_or(config.data_dir);
-        let keys = Keys::load(&config.auth, &config.folder, &config.data_dir, false);
-        let keys = keys.map_err(usage)?;
+        let keys = config.keys(false).map_err(usage)?;
         let devices: Option<Vec<serde_json::Value>> = self.devices.map(|devices| {
             let one = |text: &str| text.parse::<u64>().map_or_else(|_| text.into(), Into::into);
             devices.split(',').map(str::trim).map(one).collect()
         });
         let scope = self.scope.as_deref();
         let token = keys.mint(&self.sub, scope, devices.as_deref(), self.ttl, clock::now());
-        println!("{}", token.map_err(anyhow::Error::from)?);
+        println!("{}", token.map_err(usage)?);
         Ok(())
     }
 }

@@ -12,7 +12,10 @@ use std::{
 use serde::Deserialize;
 use valtronics_protocol::time::{optional_period, period};
 
-use crate::{auth, limits};
+use crate::{
+    auth::{self, Keys},
+    limits,
+};
 
 /// The configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,6 +46,8 @@ pub struct Config {
     /// The folder of the file: relative paths are relative to it.
     #[serde(skip)]
     pub folder: PathBuf,
+    #[serde(skip)]
+    file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -60,6 +65,7 @@ impl Default for Config {
             history: History::default(),
             rules: Rules::default(),
             folder: PathBuf::new(),
+            file: None,
         }
     }
 }
@@ -151,11 +157,26 @@ impl Config {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         config.folder = parent.unwrap_or(Path::new(".")).to_path_buf();
         config.data_dir = config.folder.join(&config.data_dir);
-        config.validate().map_err(|(key, why)| {
-            let line = key_line(&text, key);
-            ConfigError(format!("{shown}:{line}: {key}: {why}"))
-        })?;
+        config.file = Some(path.to_path_buf());
+        config.validate().map_err(|(key, why)| config.mistake(key, why))?;
         Ok(config)
+    }
+
+    /// Loads the keys that verify tokens; `make` says whether the server's own secret is made.
+    ///
+    /// # Errors
+    /// When one of them cannot be used, with file and line.
+    pub fn keys(&self, make: bool) -> Result<Keys, ConfigError> {
+        Keys::load(&self.auth, &self.folder, &self.data_dir, make)
+            .map_err(|mistake| self.mistake(mistake.key, mistake.error))
+    }
+
+    /// Says where a mistake stands.
+    fn mistake(&self, key: &str, why: impl std::fmt::Display) -> ConfigError {
+        let Some(path) = &self.file else { return ConfigError(format!("{key}: {why}")) };
+        // A file that has gone meanwhile has no lines to name.
+        let line = key_line(&std::fs::read_to_string(path).unwrap_or_default(), key);
+        ConfigError(format!("{}:{line}: {key}: {why}", path.display()))
     }
 
     fn validate(&self) -> Result<(), (&'static str, String)> {

@@ -31,9 +31,10 @@ use crate::{
 };
 
 mod requests;
+mod authenticate;
 
-use requests::Requests;
 pub use requests::{Gate, SessionLimits};
+use requests::{Requests, Step};
 
 /// How much goes out in one flush: a few TCP segments, so that an answer is never far behind.
 const FLUSH_BYTES: usize = 16 * 1024;
@@ -156,6 +157,10 @@ impl Session {
             Some(Due::TokenExpires(expires_at)) => {
                 self.outbox.push(to_message(&Response::AuthExpiring { expires_at }));
             }
+            Some(Due::Release) => {
+                let step = self.requests.release();
+                self.apply(step, now);
+            }
             Some(Due::End(code, reason)) => self.begin_close(code, reason),
             None => {}
         }
@@ -171,22 +176,29 @@ impl Session {
                 break;
             };
             moved = true;
-            match step {
-                requests::Step::Answered => {}
-                requests::Step::Authenticated { expires_at } => {
-                    self.timing.authenticated(expires_at, clock::now(), now);
-                    self.sleep.as_mut().reset(self.timing.deadline().into());
-                }
-                requests::Step::Close(code, reason) => {
-                    self.outbox.close(Close { code, reason });
-                }
-            }
-            for command in self.requests.commands.drain(..) {
-                self.asked += u64::from(command.is_answered());
-                self.commands.push_back(command);
-            }
+            self.apply(step, now);
         }
         moved
+    }
+
+    /// Does what came of a request.
+    fn apply(&mut self, step: Step, now: Instant) {
+        match step {
+            Step::Answered => {}
+            Step::Authenticated { expires_at } => {
+                self.timing.authenticated(expires_at, clock::now(), now);
+                self.sleep.as_mut().reset(self.timing.deadline().into());
+            }
+            Step::Held { until } => {
+                self.timing.hold(until);
+                self.sleep.as_mut().reset(self.timing.deadline().into());
+            }
+            Step::Close(code, reason) => self.outbox.close(Close { code, reason }),
+        }
+        for command in self.requests.commands.drain(..) {
+            self.asked += u64::from(command.is_answered());
+            self.commands.push_back(command);
+        }
     }
 
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> bool {

@@ -18,6 +18,8 @@ pub struct Timing {
     silence: Duration,
     /// Until when it has to authenticate.
     authenticate_by: Option<Instant>,
+    /// Until when an answer is held.
+    held_until: Option<Instant>,
     token: Option<Token>,
     heard_at: Instant,
     pinged: bool,
@@ -38,6 +40,8 @@ pub enum Due {
     Ping,
     /// The token expires at this moment: ask for a new one.
     TokenExpires(UnixMillis),
+    /// Give the answer that was held.
+    Release,
     /// End the connection.
     End(CloseCode, &'static str),
 }
@@ -50,6 +54,7 @@ impl Timing {
             ping_after: limits.ping_after,
             silence: limits.silence,
             authenticate_by: Some(now + limits.auth_within),
+            held_until: None,
             token: None,
             heard_at: now,
             pinged: false,
@@ -66,6 +71,12 @@ impl Timing {
         let warn_at = Some(now + left.saturating_sub(WARN_BEFORE));
         let end_at = now + (left + LEEWAY).saturating_sub(expired_for);
         self.token = Some(Token { expires_at, warn_at, end_at });
+    }
+
+    /// Holds the answer to a token; there was one, so the time for it does not run any more.
+    pub fn hold(&mut self, until: Instant) {
+        self.authenticate_by = None;
+        self.held_until = Some(until);
     }
 
     /// Notes that the client has sent something.
@@ -95,7 +106,7 @@ impl Timing {
         }
         let quiet = if self.pinged { self.silence } else { self.ping_after.min(self.silence) };
         let token = self.token.as_ref().map(|token| token.warn_at.unwrap_or(token.end_at));
-        let others = [self.authenticate_by, token].into_iter().flatten();
+        let others = [self.authenticate_by, self.held_until, token].into_iter().flatten();
         others.fold(self.heard_at + quiet, Instant::min)
     }
 
@@ -103,6 +114,10 @@ impl Timing {
     pub fn due(&mut self, now: Instant) -> Option<Due> {
         if self.close_by.is_some() {
             return None;
+        }
+        if self.held_until.is_some_and(|until| until <= now) {
+            self.held_until = None;
+            return Some(Due::Release);
         }
         if self.authenticate_by.is_some_and(|by| by <= now) {
             return Some(Due::End(CloseCode::TimedOut, "no auth within the time: send it first"));
@@ -146,6 +161,18 @@ mod tests {
         assert!(matches!(end, Some(Due::End(CloseCode::TimedOut, _))));
         timing.heard(start + LIMITS.silence);
         assert_eq!(timing.due(start + LIMITS.silence), None);
+    }
+
+    #[test]
+    fn an_answer_is_held_beyond_the_time_to_authenticate() {
+        let start = crate::clock::instant();
+        let mut timing = Timing::new(start, &LIMITS);
+        let until = start + LIMITS.auth_within + Duration::from_secs(8);
+        timing.hold(until);
+        assert_eq!(timing.deadline(), until);
+        assert_eq!(timing.due(start + LIMITS.auth_within), None);
+        assert_eq!(timing.due(until), Some(Due::Release));
+        assert_eq!(timing.due(until), None);
     }
 
     #[test]

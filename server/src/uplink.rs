@@ -273,7 +273,8 @@ impl Uplink {
             self.socket.send(to_message(&ServerMessage::Ack(ack))).await?;
         }
         let message = match timing.due(now) {
-            None => return Ok(()),
+            // No answer to an agent is ever held.
+            None | Some(Due::Release) => return Ok(()),
             Some(Due::Ping) => Message::Ping(Default::default()),
             Some(Due::TokenExpires(expires_at)) => {
                 to_message(&ServerMessage::AuthExpiring { expires_at })

@@ -4,40 +4,40 @@ use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use super::AuthConfigError;
+use super::KeyError;
 
 /// The least that a secret has: as much as its hash (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 /// The sizes of RSA keys that `ring` verifies with.
 const RSA_MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-fn read(path: &Path) -> Result<Vec<u8>, AuthConfigError> {
-    std::fs::read(path).map_err(|error| AuthConfigError::File { path: path.to_path_buf(), error })
+fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
+    std::fs::read(path).map_err(|error| KeyError::File { path: path.to_path_buf(), error })
 }
 
 /// Reads a secret; the end of its line is not part of it.
-pub(super) fn secret(path: &Path) -> Result<Vec<u8>, AuthConfigError> {
+pub(super) fn secret(path: &Path) -> Result<Vec<u8>, KeyError> {
     let read = read(path)?;
     let secret = read.strip_suffix(b"\n").unwrap_or(&read);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
     if secret.len() < MIN_SECRET_BYTES {
         let found = secret.len();
-        return Err(AuthConfigError::ShortSecret { path: path.to_path_buf(), found });
+        return Err(KeyError::ShortSecret { path: path.to_path_buf(), found });
     }
     Ok(secret.to_vec())
 }
 
-/// Reads the server's own secret, which is made first if there is none and `make` says so.
-pub(super) fn own_secret(data_dir: &Path, make: bool) -> Result<Vec<u8>, AuthConfigError> {
+/// Reads the server's own secret; one that is not there is made if `make` says so.
+pub(super) fn own_secret(data_dir: &Path, make: bool) -> Result<Option<Vec<u8>>, KeyError> {
     let path = data_dir.join("secret");
     if !path.exists() {
         if !make {
-            return Err(AuthConfigError::NoSecret);
+            return Ok(None);
         }
         make_secret(data_dir, &path)
-            .map_err(|error| AuthConfigError::File { path: path.clone(), error })?;
+            .map_err(|error| KeyError::File { path: path.clone(), error })?;
     }
-    secret(&path)
+    secret(&path).map(Some)
 }
 
 /// Makes a secret that only the server's user can read.
@@ -60,10 +60,7 @@ fn make_secret(folder: &Path, path: &Path) -> std::io::Result<()> {
 }
 
 /// Reads a public key; one that could never verify anything is refused here.
-pub(super) fn public_key(
-    algorithm: Algorithm,
-    path: &Path,
-) -> Result<DecodingKey, AuthConfigError> {
+pub(super) fn public_key(algorithm: Algorithm, path: &Path) -> Result<DecodingKey, KeyError> {
     let pem = read(path)?;
     let (key, wanted) = match algorithm {
         Algorithm::RS256 => (DecodingKey::from_rsa_pem(&pem), "RSA has 2048 to 8192 bits"),
@@ -71,7 +68,7 @@ pub(super) fn public_key(
         _ => (DecodingKey::from_ed_pem(&pem), "its curve is Ed25519"),
     };
     let key = key.ok().filter(|key| fits(algorithm, key.try_get_as_bytes().unwrap_or_default()));
-    key.ok_or_else(|| AuthConfigError::PublicKey { path: path.to_path_buf(), algorithm, wanted })
+    key.ok_or_else(|| KeyError::PublicKey { path: path.to_path_buf(), algorithm, wanted })
 }
 
 fn fits(algorithm: Algorithm, key: &[u8]) -> bool {

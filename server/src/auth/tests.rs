@@ -9,6 +9,8 @@ use ring::{
 use serde_json::json;
 use valtronics_protocol::id::DeviceId;
 
+use std::path::PathBuf;
+
 use super::*;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -17,6 +19,12 @@ fn keys(config: &Config) -> (tempfile::TempDir, Keys) {
     let dir = tempfile::tempdir().unwrap();
     let keys = Keys::load(config, dir.path(), dir.path(), true).unwrap();
     (dir, keys)
+}
+
+/// What is wrong with which key of the configuration.
+fn fault(loaded: Result<Keys, AuthConfigError>) -> (&'static str, KeyError) {
+    let AuthConfigError { key, error } = loaded.unwrap_err();
+    (key, error)
 }
 
 fn sign(keys: &Keys, claims: &Json) -> String {
@@ -34,8 +42,11 @@ fn a_secret_is_made_once_and_for_the_server_only() {
     let mode = std::fs::metadata(dir.path().join("secret")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let empty = tempfile::tempdir().unwrap();
-    let missing = Keys::load(&Config::default(), empty.path(), empty.path(), false);
-    assert!(matches!(missing, Err(AuthConfigError::NoSecret)));
+    let none = Keys::load(&Config::default(), empty.path(), empty.path(), false).unwrap();
+    assert_eq!(none.verify(&token, NOW), Err(TokenFault::Algorithm));
+    let minted = none.mint("ops", None, None, Duration::from_secs(60), NOW);
+    assert!(matches!(minted, Err(KeyError::NoSecret)));
+    assert!(!empty.path().join("secret").exists());
 }
 
 /// Keys that want an issuer and an audience, and claims that they take.
@@ -243,7 +254,7 @@ fn each_key_verifies_its_own_algorithm_only() {
     let other = Provider::new().sign(&json!({"alg": "ES256"}), &for_dash());
     assert_eq!(one.verify(&other, NOW), Err(TokenFault::Signature));
     let minted = one.mint("ops", None, None, Duration::from_secs(60), NOW);
-    assert!(matches!(minted, Err(AuthConfigError::NoSecret)));
+    assert!(matches!(minted, Err(KeyError::NoSecret)));
 }
 
 #[test]
@@ -325,16 +336,19 @@ fn what_could_never_verify_is_refused_at_the_start() {
         public(None, None, Some("ec")),
         public(None, None, Some("private")),
     ] {
-        let found = provider.load(&config);
-        assert!(matches!(found, Err(AuthConfigError::PublicKey { .. })), "{config:?}: {found:?}");
+        let (_, found) = fault(provider.load(&config));
+        assert!(matches!(found, KeyError::PublicKey { .. }), "{config:?}: {found:?}");
     }
     let unnamed = Config { audience: None, ..public(Some("rsa"), None, None) };
-    assert!(matches!(provider.load(&unnamed), Err(AuthConfigError::NoAudience)));
+    assert!(matches!(
+        fault(provider.load(&unnamed)),
+        ("rs256_public_key_file", KeyError::NoAudience)
+    ));
     let absent = provider.load(&public(Some("absent"), None, None));
-    assert!(matches!(absent, Err(AuthConfigError::File { .. })));
+    assert!(matches!(fault(absent), ("rs256_public_key_file", KeyError::File { .. })));
     let short = Config { hs256_secret_file: Some("secret".into()), ..Config::default() };
     let short = provider.load(&short);
-    assert!(matches!(short, Err(AuthConfigError::ShortSecret { found: 31, .. })));
+    assert!(matches!(fault(short), ("hs256_secret_file", KeyError::ShortSecret { found: 31, .. })));
     let jwks = Config { jwks: Some("https://id.example.com/jwks".into()), ..Config::default() };
-    assert!(matches!(provider.load(&jwks), Err(AuthConfigError::Unsupported("jwks"))));
+    assert!(matches!(provider.load(&jwks), Err(AuthConfigError { key: "jwks", .. })));
 }

@@ -20,7 +20,9 @@ use valtronics_protocol::{
 
 use super::{Api, Peer, auth::bearer, error::ApiError};
 use crate::{
-    clock, origin,
+    clock,
+    limits::Refused,
+    origin,
     session::{Opened, Session},
     socket::{Socket, SocketConfig, Stream},
     uplink::{Dialect, Uplink},
@@ -132,7 +134,8 @@ fn subscriber(
         }
         _ => return Err(unknown_protocol(SUBPROTOCOL_SUBSCRIBER)),
     };
-    admit(api, peer)?;
+    let welcome = api.gate.admission().may_subscribe(peer.0, clock::instant());
+    welcome.map_err(|refused| refuse(peer, refused))?;
     let token = bearer(request.headers()).map(str::to_owned);
     let (api, id) = (api.clone(), api.new_session());
     let serve = {
@@ -145,7 +148,7 @@ fn subscriber(
             api.connections.spawn(session.run());
         }
     };
-    switch(&api, request, &key, protocol, serve)
+    switch(&api, peer, request, &key, protocol, serve)
 }
 
 pub(super) async fn uplink(
@@ -163,7 +166,6 @@ pub(super) async fn uplink(
         () if offered.is_empty() => (Dialect::Json, None),
         () => return Err(unknown_protocol(SUBPROTOCOL_JSON)),
     };
-    admit(&api, peer)?;
     let token = bearer(request.headers()).map(str::to_owned);
     let serve = {
         let api = api.clone();
@@ -173,17 +175,15 @@ pub(super) async fn uplink(
             api.connections.spawn(uplink.run(token));
         }
     };
-    switch(&api, request, &key, protocol, serve)
+    switch(&api, peer, request, &key, protocol, serve)
 }
 
-fn admit(api: &Api, peer: Peer) -> Result<(), ApiError> {
-    let opened = api.gate.admission().open(peer.0, clock::instant());
-    opened.map_err(|refused| {
-        tracing::warn!(address = %peer.0, %refused, "refused a handshake");
-        let status =
-            StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
-        ApiError::new(status, refused.to_string()).retry_after(refused.retry_after_seconds())
-    })
+/// Answers a handshake that comes too soon.
+fn refuse(peer: Peer, refused: Refused) -> ApiError {
+    tracing::warn!(address = %peer.0, %refused, "refused a handshake");
+    let status =
+        StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+    ApiError::new(status, refused.to_string()).retry_after(refused.retry_after_seconds())
 }
 
 fn unknown_protocol(known: &str) -> ApiError {
@@ -231,9 +231,10 @@ fn offered_protocols(headers: &HeaderMap) -> Vec<String> {
     texts.flat_map(|value| value.split(',')).map(|name| name.trim().to_owned()).collect()
 }
 
-/// Answers 101 and serves the connection when it has changed hands.
+/// Counts the connection in, answers 101, and serves it when it has changed hands.
 fn switch<F>(
     api: &Api,
+    peer: Peer,
     mut request: Request,
     key: &str,
     protocol: Option<&'static str>,
@@ -245,6 +246,9 @@ where
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("HTTP/1.1 is needed to upgrade"))?;
     let gate = Arc::clone(&api.gate);
+    // From here on the task below counts it out again.
+    let opened = gate.admission().open(peer.0, clock::instant());
+    opened.map_err(|refused| refuse(peer, refused))?;
     api.connections.spawn(async move {
         let upgraded = upgrade
             .await

@@ -9,18 +9,19 @@ use std::{
 
 use valtronics_protocol::{
     close::CloseCode,
-    error::{ErrorCode, TokenFault},
+    error::ErrorCode,
     request::{self, Kind, Message, MessageLimits, Request},
-    response::{AuthResponse, Failure, Pong, Response},
+    response::{Failure, Pong, Response},
     time::UnixMillis,
 };
 
+use super::authenticate::Refusal;
 use crate::{
     auth::{Claims, Keys},
     clock,
     engine::Command,
     hub::SessionId,
-    limits::{Admission, Refused, TokenBucket},
+    limits::{Admission, TokenBucket},
     outbox::Outbox,
     state::to_message,
 };
@@ -91,21 +92,25 @@ pub(super) enum Step {
     Answered,
     /// A token was taken.
     Authenticated { expires_at: UnixMillis },
+    /// The answer waits, and so does all that came behind it.
+    Held { until: Instant },
     /// The connection is to end.
     Close(CloseCode, String),
 }
 
 /// The requests of one connection.
 pub(super) struct Requests {
-    id: SessionId,
-    address: IpAddr,
+    pub(super) id: SessionId,
+    pub(super) address: IpAddr,
     /// To what the endpoint subscribes by itself at the first `auth`.
-    endpoint: Option<request::Subscribe>,
-    outbox: Arc<Outbox>,
-    gate: Arc<Gate>,
+    pub(super) endpoint: Option<request::Subscribe>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) gate: Arc<Gate>,
     limits: SessionLimits,
     bucket: TokenBucket,
-    claims: Option<Claims>,
+    pub(super) claims: Option<Claims>,
+    /// What is answered later, before all that waits.
+    pub(super) held: Option<Refusal>,
     waiting: VecDeque<Message>,
     /// What is to be handed to the engine.
     pub(super) commands: Vec<Command>,
@@ -133,6 +138,7 @@ impl Requests {
             limits,
             bucket: TokenBucket::new(limits.messages_per_second, now),
             claims: None,
+            held: None,
             waiting: VecDeque::new(),
             commands: Vec::new(),
         }
@@ -193,8 +199,11 @@ impl Requests {
         self.bucket.is_flooded().then_some((CloseCode::Limited, reason))
     }
 
-    /// Handles the message that has waited longest.
+    /// Handles the message that has waited longest, unless an answer is held.
     pub(super) fn handle_next(&mut self, now: Instant) -> Option<Step> {
+        if self.held.is_some() {
+            return None;
+        }
         let mut message = self.waiting.pop_front()?;
         if !self.bucket.take(now) {
             let why = format!(
@@ -213,12 +222,12 @@ impl Requests {
                 return Some(Step::Answered);
             }
         };
-        Some(self.handle(message, request))
+        Some(self.handle(message, request, now))
     }
 
-    fn handle(&mut self, message: Message, request: Request) -> Step {
+    fn handle(&mut self, message: Message, request: Request, now: Instant) -> Step {
         match request {
-            Request::Auth(token) => return self.authenticate(&message, token),
+            Request::Auth(token) => return self.authenticate(message, token, now),
             Request::Ping { timestamp } => {
                 let pong = Pong { timestamp, server_time: clock::now(), id: message.id };
                 self.outbox.push(to_message(&Response::Pong(pong)));
@@ -257,81 +266,9 @@ impl Requests {
     }
 
     /// Answers a message that failed.
-    fn fail(&self, message: &Message, failure: Failure) {
+    pub(super) fn fail(&self, message: &Message, failure: Failure) {
         let failure =
             Failure { channel: message.channel.clone(), id: message.id.clone(), ..failure };
         self.outbox.push(to_message(&Response::failed(message.kind, failure)));
-    }
-
-    fn authenticate(&mut self, message: &Message, token: Result<String, TokenFault>) -> Step {
-        let verified = token.and_then(|token| self.gate.keys.verify(&token, clock::now()));
-        let claims = match verified {
-            Ok(claims) => claims,
-            Err(fault) => return self.refuse_token(message, fault),
-        };
-        if let Some(known) = &self.claims {
-            if known.sub != claims.sub {
-                let why = "the new token is another user's: open a new connection for it";
-                self.fail(message, Failure::new(ErrorCode::Forbidden, why));
-                return Step::Answered;
-            }
-            let regrant = Command::Regrant { session: self.id, claims: claims.clone() };
-            self.commands.push(regrant);
-        } else {
-            let admitted =
-                self.gate.admission().authenticated(self.address, &claims.sub, clock::instant());
-            if let Err(refused) = admitted {
-                return self.refuse_user(message, refused, &claims.sub);
-            }
-            let outbox = Arc::clone(&self.outbox);
-            self.commands.push(Command::Attach {
-                session: self.id,
-                outbox,
-                claims: claims.clone(),
-            });
-            if let Some(subscribe) = self.endpoint.clone() {
-                self.commands.push(Command::Subscribe { session: self.id, subscribe, id: None });
-            }
-        }
-        let response = AuthResponse {
-            success: true,
-            user: Some(claims.sub.to_string()),
-            expires_at: Some(claims.expires_at),
-            scopes: Some(claims.scopes.names()),
-            failure: None,
-            id: message.id.clone(),
-        };
-        self.outbox.push(to_message(&Response::AuthResponse(response)));
-        let expires_at = claims.expires_at;
-        self.claims = Some(claims);
-        Step::Authenticated { expires_at }
-    }
-
-    fn refuse_user(&self, message: &Message, refused: Refused, user: &str) -> Step {
-        tracing::warn!(address = %self.address, user, reason = %refused, "refused a connection");
-        let retry_after = refused.retry_after_seconds();
-        let code = match refused {
-            Refused::UserFull | Refused::Full => ErrorCode::ConnectionLimit,
-            Refused::UserRate { .. } | Refused::Address { .. } => ErrorCode::RateLimited,
-        };
-        let failure = Failure::new(code, refused.to_string());
-        self.fail(message, Failure { retry_after: Some(retry_after), ..failure });
-        Step::Close(CloseCode::Limited, format!("{refused}; retry_after={retry_after}"))
-    }
-
-    fn refuse_token(&self, message: &Message, fault: TokenFault) -> Step {
-        tracing::warn!(address = %self.address, reason = ?fault, "refused a token");
-        let why = match fault {
-            TokenFault::Missing => "auth needs a token",
-            TokenFault::Expired => "the token has expired: get a new one",
-            TokenFault::NotYetValid => "the token is not valid yet: check the clocks",
-            _ => "the token is not valid here: get one from this server's operator",
-        };
-        let reason = Some(fault);
-        self.fail(message, Failure { reason, ..Failure::new(ErrorCode::InvalidToken, why) });
-        if self.claims.is_some() {
-            return Step::Answered;
-        }
-        Step::Close(CloseCode::InvalidToken, "no valid token".into())
     }
 }

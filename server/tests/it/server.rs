@@ -38,7 +38,15 @@ impl Server {
 
     /// Starts a server with these lines of configuration.
     pub(crate) async fn with(config: &str) -> Self {
+        Self::with_files(config, &[]).await
+    }
+
+    /// The same, with these files beside its configuration.
+    pub(crate) async fn with_files(config: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
         let (child, _log, address) = spawn(dir.path(), config).await;
         Self { child, _log, address, dir, config: config.to_owned() }
     }
@@ -217,6 +225,16 @@ async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
 pub(crate) struct Client(WebSocketStream<TcpStream>);
 
 impl Client {
+    /// Takes over a socket whose handshake is done.
+    pub(crate) fn over(socket: WebSocketStream<TcpStream>) -> Self {
+        Self(socket)
+    }
+
+    /// Returns the next frame, whatever it is.
+    pub(crate) async fn next_frame(&mut self) -> Message {
+        self.0.next().await.expect("the connection lives").unwrap()
+    }
+
     /// Sends a message.
     pub(crate) async fn send(&mut self, message: Json) {
         self.0.send(Message::text(message.to_string())).await.unwrap();
