@@ -74,7 +74,7 @@ struct Running {
     handle: EngineHandle,
     connections: TaskTracker,
     stop: CancellationToken,
-    /// Listening, and sampling the host.
+    /// Listening, sampling the host, looking after the keys.
     edges: JoinSet<anyhow::Result<()>>,
     engine: JoinSet<State>,
     store: JoinSet<Store>,
@@ -98,6 +98,10 @@ impl Running {
         let (engine, handle) = Engine::new(parts(restored, config, file_rules, commits, &sample)?);
         let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
         let (gate, connections) = (Arc::new(gate), TaskTracker::new());
+        // Whoever comes before its keys are known would be told that his token is bad.
+        if let Err(error) = gate.keys.refresh().await {
+            tracing::warn!("the JWKS cannot be used, it is tried again: {error}");
+        }
         let stop = CancellationToken::new();
         let router = http::router(Shared {
             gate: Arc::clone(&gate),
@@ -125,6 +129,11 @@ impl Running {
             Ok(())
         });
         edges.spawn(async { Ok(sampling.await?) });
+        let keys = Arc::clone(&gate);
+        edges.spawn(async move {
+            keys.keys.keep_fresh().await;
+            Ok(())
+        });
         let engine = JoinSet::from_iter([engine.run()]);
         let store = JoinSet::from_iter([store_task.run(handle.clone())]);
         tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
@@ -278,26 +287,27 @@ pub fn load_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
     Ok(rules)
 }
 
-/// Takes over limits and rules that changed; a bad file changes nothing.
+/// Takes over keys, limits and rules that changed; a bad file changes nothing.
 async fn reload(file: Option<&Path>, gate: &Gate, engine: &EngineHandle) {
     let Some(file) = file else {
         tracing::info!("there is no configuration file to read again");
         return;
     };
     let loaded = Config::load(file).map_err(anyhow::Error::from);
-    let loaded = loaded.and_then(|config| Ok((load_rules(&config)?, config)));
-    let (rules, config) = match loaded {
+    let loaded = loaded.and_then(|config| Ok((load_rules(&config)?, config.keys(true)?, config)));
+    let (rules, keys, config) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             tracing::error!("the configuration is not taken over: {error:#}");
             return;
         }
     };
+    gate.keys.replace(keys);
     gate.set_limits(config.limits.session());
     gate.admission().set_limits(config.limits.clone());
     let limits = engine.send(Input::Limits(hub_limits(&config))).await;
     let rules = engine.send(Input::Rules(RuleEdit::Files(rules))).await;
     if limits.and(rules).is_ok() {
-        tracing::info!("limits and rules are taken over; the rest needs a restart");
+        tracing::info!("keys, limits and rules are taken over; the rest needs a restart");
     }
 }

@@ -1,7 +1,8 @@
 //! Who may do what: tokens are JWT (RFC 7519), and say so themselves (WebSocket API, section 8).
 //!
 //! A key verifies its own algorithm only: which one comes from the configuration, never from the
-//! token. The claims are checked against the clock that is given. Keys are read once, at the start.
+//! token. The claims are checked against the clock that is given. [`Keys`] never change; what does
+//! is which of them a [`KeyRing`] holds.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -12,12 +13,18 @@ use valtronics_protocol::{error::TokenFault, time::UnixMillis};
 
 mod config;
 mod key_files;
+mod jwks;
 mod crypto;
 mod claims;
 mod grant;
+mod fetch;
+mod key_ring;
 
+use config::Source;
 pub use config::{AuthConfigError, Config, KeyError};
 pub use grant::{DeviceGrant, Scope, Scopes};
+pub use jwks::JwksError;
+pub use key_ring::{KEYS_WITHIN, KeyRing, Rejected};
 
 /// How far clocks may differ: for so long a token counts after its expiry (WebSocket API, section 8).
 pub const LEEWAY: Duration = Duration::from_secs(30);
@@ -37,9 +44,29 @@ pub struct Claims {
     pub jti: Option<String>,
 }
 
-/// The keys that verify tokens, at most one an algorithm.
+/// A key, which verifies its own algorithm only.
+#[derive(Clone)]
+struct Key {
+    algorithm: Algorithm,
+    /// Its name in a JWKS: a token that names a key is verified by those without a name, too.
+    kid: Option<String>,
+    key: DecodingKey,
+}
+
+impl Key {
+    /// Tells whether a token that names this key, or none, may be signed by it.
+    fn answers_to(&self, kid: Option<&str>) -> bool {
+        kid.is_none() || self.kid.is_none() || self.kid.as_deref() == kid
+    }
+}
+
+/// The keys that verify tokens, several an algorithm.
 pub struct Keys {
-    verifying: Vec<(Algorithm, DecodingKey)>,
+    /// Those of files of their own.
+    own: Vec<Key>,
+    /// Those of the JWKS; none while it has not been fetched yet.
+    provided: Vec<Key>,
+    source: Option<Source>,
     signing: Option<EncodingKey>,
     issuer: Option<String>,
     audience: Option<String>,
@@ -47,7 +74,7 @@ pub struct Keys {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let algorithms = self.verifying.iter().map(|(algorithm, _)| algorithm).collect::<Vec<_>>();
+        let algorithms = self.all().map(|key| key.algorithm).collect::<Vec<_>>();
         f.debug_struct("Keys").field("algorithms", &algorithms).finish_non_exhaustive()
     }
 }
@@ -64,35 +91,49 @@ impl Keys {
         data_dir: &Path,
         make: bool,
     ) -> Result<Self, AuthConfigError> {
-        if config.jwks.is_some() {
-            return Err(KeyError::Unsupported.of("jwks"));
-        }
         crypto::install();
-        let mut verifying = Vec::new();
+        let mut own = Vec::new();
         for (name, algorithm, file) in config.public_keys() {
             if config.audience.is_none() {
                 return Err(KeyError::NoAudience.of(name));
             }
-            let key = key_files::public_key(algorithm, &folder.join(file));
-            verifying.push((algorithm, key.map_err(|error| error.of(name))?));
+            let keys = key_files::public_keys(algorithm, &folder.join(file));
+            let keys = keys.map_err(|error| error.of(name))?.into_iter();
+            own.extend(keys.map(|key| Key { algorithm, kid: None, key }));
         }
+        let wrong_jwks = |error: KeyError| error.of("jwks");
+        let source = config.jwks_source(folder).map_err(wrong_jwks)?;
+        let provided = match &source {
+            Some(_) if config.audience.is_none() => return Err(wrong_jwks(KeyError::NoAudience)),
+            Some(Source::File(path)) => key_files::jwks(path).map_err(wrong_jwks)?,
+            Some(Source::Url(_)) | None => Vec::new(),
+        };
         let secret = match &config.hs256_secret_file {
             Some(file) => key_files::secret(&folder.join(file))
                 .map(Some)
                 .map_err(|error| error.of("hs256_secret_file"))?,
-            None if verifying.is_empty() => {
+            None if own.is_empty() && source.is_none() => {
                 key_files::own_secret(data_dir, make).map_err(|error| error.of("data_dir"))?
             }
             None => None,
         };
-        verifying
-            .extend(secret.as_deref().map(|s| (Algorithm::HS256, DecodingKey::from_secret(s))));
+        own.extend(secret.as_deref().map(|secret| Key {
+            algorithm: Algorithm::HS256,
+            kid: None,
+            key: DecodingKey::from_secret(secret),
+        }));
         Ok(Self {
-            verifying,
+            own,
+            provided,
+            source,
             signing: secret.as_deref().map(EncodingKey::from_secret),
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
         })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Key> {
+        self.own.iter().chain(&self.provided)
     }
 
     /// Verifies a token.
@@ -117,13 +158,32 @@ impl Keys {
         }
         let named = header.get("alg").and_then(Json::as_str).ok_or(TokenFault::Malformed)?;
         let named: Algorithm = named.parse().map_err(|_| TokenFault::Algorithm)?;
-        let key = self.verifying.iter().find(|(algorithm, _)| *algorithm == named);
-        let (algorithm, key) = key.ok_or(TokenFault::Algorithm)?;
-        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, *algorithm) {
-            Ok(true) => self.check(&object(payload)?, now),
-            Ok(false) => Err(TokenFault::Signature),
-            Err(_) => Err(TokenFault::Malformed),
+        if !self.all().any(|key| key.algorithm == named) {
+            return Err(TokenFault::Algorithm);
         }
+        let kid = header.get("kid").and_then(Json::as_str);
+        for key in self.all().filter(|key| key.algorithm == named && key.answers_to(kid)) {
+            match jsonwebtoken::crypto::verify(
+                signature,
+                message.as_bytes(),
+                &key.key,
+                key.algorithm,
+            ) {
+                Ok(true) => return self.check(&object(payload)?, now),
+                Ok(false) => {}
+                Err(_) => return Err(TokenFault::Malformed),
+            }
+        }
+        Err(TokenFault::Signature)
+    }
+
+    /// Tells whether a token names a key that the JWKS does not hold, but might by now.
+    fn lack_key_of(&self, token: &str) -> bool {
+        let header = token.split('.').next().and_then(|header| object(header).ok());
+        let kid = header.as_ref().and_then(|header| header.get("kid")?.as_str());
+        self.source.is_some()
+            && kid
+                .is_some_and(|kid| self.provided.iter().all(|key| key.kid.as_deref() != Some(kid)))
     }
 
     /// Signs a token with the secret of HS256.

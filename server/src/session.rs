@@ -158,7 +158,7 @@ impl Session {
                 self.outbox.push(to_message(&Response::AuthExpiring { expires_at }));
             }
             Some(Due::Release) => {
-                let step = self.requests.release();
+                let step = self.requests.release(now);
                 self.apply(step, now);
             }
             Some(Due::End(code, reason)) => self.begin_close(code, reason),

@@ -188,7 +188,7 @@ impl Uplink {
 
     /// Verifies a token; a bad one is answered.
     async fn verify(&mut self, token: &str) -> Result<Claims, End> {
-        let (refusal, end) = match self.shared.gate.keys.verify(token, clock::now()) {
+        let (refusal, end) = match self.shared.gate.keys.verify(token).await {
             Ok(claims) if claims.scopes.contains(Scope::Uplink) => return Ok(claims),
             Ok(_) => {
                 let why = "the token has no scope uplink: get one that has";

@@ -1,15 +1,15 @@
 //! What the JWT library signs and verifies with: `ring`, the one crypto library in the tree.
 
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey,
+    Algorithm, DecodingKey, DecodingKeyKind, EncodingKey,
     crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
     errors::{ErrorKind, Result, new_error},
 };
 use ring::{
     hmac,
     signature::{
-        ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
-        VerificationAlgorithm,
+        ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+        UnparsedPublicKey, VerificationAlgorithm,
     },
 };
 use signature::{Error, Signer, Verifier};
@@ -34,15 +34,19 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
 }
 
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-    let key = key.try_get_as_bytes()?;
-    let scheme: &'static dyn VerificationAlgorithm = match algorithm {
-        Algorithm::HS256 => return Ok(Box::new(Secret::new(key))),
-        Algorithm::RS256 => &RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED,
-        Algorithm::EdDSA => &ED25519,
+    let scheme: &'static dyn VerificationAlgorithm = match (algorithm, key.kind()) {
+        (Algorithm::HS256, DecodingKeyKind::SecretOrDer(secret)) => {
+            return Ok(Box::new(Secret::new(secret)));
+        }
+        (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+            return Ok(Box::new(Components(RsaPublicKeyComponents { n: n.clone(), e: e.clone() })));
+        }
+        (Algorithm::RS256, _) => &RSA_PKCS1_2048_8192_SHA256,
+        (Algorithm::ES256, _) => &ECDSA_P256_SHA256_FIXED,
+        (Algorithm::EdDSA, _) => &ED25519,
         _ => return Err(new_error(ErrorKind::InvalidAlgorithm)),
     };
-    let key = UnparsedPublicKey::new(scheme, key.to_vec());
+    let key = UnparsedPublicKey::new(scheme, key.try_get_as_bytes()?.to_vec());
     Ok(Box::new(Public { algorithm: *algorithm, key }))
 }
 
@@ -94,5 +98,21 @@ impl Verifier<Vec<u8>> for Public {
 impl JwtVerifier for Public {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+}
+
+/// RS256 with a key of a JWKS.
+struct Components(RsaPublicKeyComponents<Vec<u8>>);
+
+impl Verifier<Vec<u8>> for Components {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        let verified = self.0.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature);
+        verified.map_err(|_| Error::new())
+    }
+}
+
+impl JwtVerifier for Components {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::RS256
     }
 }

@@ -4,12 +4,12 @@ use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use super::KeyError;
+use super::{Key, KeyError, jwks};
 
 /// The least that a secret has: as much as its hash (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 /// The sizes of RSA keys that `ring` verifies with.
-const RSA_MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+pub(super) const RSA_MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     std::fs::read(path).map_err(|error| KeyError::File { path: path.to_path_buf(), error })
@@ -59,16 +59,36 @@ fn make_secret(folder: &Path, path: &Path) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Reads a public key; one that could never verify anything is refused here.
-pub(super) fn public_key(algorithm: Algorithm, path: &Path) -> Result<DecodingKey, KeyError> {
-    let pem = read(path)?;
-    let (key, wanted) = match algorithm {
-        Algorithm::RS256 => (DecodingKey::from_rsa_pem(&pem), "RSA has 2048 to 8192 bits"),
-        Algorithm::ES256 => (DecodingKey::from_ec_pem(&pem), "its curve is P-256"),
-        _ => (DecodingKey::from_ed_pem(&pem), "its curve is Ed25519"),
+/// Reads a set of public keys.
+pub(super) fn jwks(path: &Path) -> Result<Vec<Key>, KeyError> {
+    jwks::parse(&read(path)?).map_err(|error| KeyError::Jwks { path: path.to_path_buf(), error })
+}
+
+/// Reads public keys, one or several; one that could never verify anything is refused here.
+pub(super) fn public_keys(algorithm: Algorithm, path: &Path) -> Result<Vec<DecodingKey>, KeyError> {
+    let read = read(path)?;
+    let text = String::from_utf8_lossy(&read);
+    let begins = text.match_indices("-----BEGIN ").map(|(at, _)| at);
+    let ends = begins.clone().skip(1).chain([text.len()]);
+    let keys: Option<Vec<_>> =
+        begins.zip(ends).map(|(at, end)| public_key(algorithm, text.get(at..end)?)).collect();
+    keys.filter(|keys| !keys.is_empty()).ok_or_else(|| {
+        let wanted = match algorithm {
+            Algorithm::RS256 => "RSA has 2048 to 8192 bits",
+            Algorithm::ES256 => "its curve is P-256",
+            _ => "its curve is Ed25519",
+        };
+        KeyError::PublicKey { path: path.to_path_buf(), algorithm, wanted }
+    })
+}
+
+fn public_key(algorithm: Algorithm, pem: &str) -> Option<DecodingKey> {
+    let key = match algorithm {
+        Algorithm::RS256 => DecodingKey::from_rsa_pem(pem.as_bytes()),
+        Algorithm::ES256 => DecodingKey::from_ec_pem(pem.as_bytes()),
+        _ => DecodingKey::from_ed_pem(pem.as_bytes()),
     };
-    let key = key.ok().filter(|key| fits(algorithm, key.try_get_as_bytes().unwrap_or_default()));
-    key.ok_or_else(|| KeyError::PublicKey { path: path.to_path_buf(), algorithm, wanted })
+    key.ok().filter(|key| fits(algorithm, key.try_get_as_bytes().unwrap_or_default()))
 }
 
 fn fits(algorithm: Algorithm, key: &[u8]) -> bool {

@@ -349,6 +349,45 @@ fn what_could_never_verify_is_refused_at_the_start() {
     let short = Config { hs256_secret_file: Some("secret".into()), ..Config::default() };
     let short = provider.load(&short);
     assert!(matches!(fault(short), ("hs256_secret_file", KeyError::ShortSecret { found: 31, .. })));
-    let jwks = Config { jwks: Some("https://id.example.com/jwks".into()), ..Config::default() };
-    assert!(matches!(provider.load(&jwks), Err(AuthConfigError { key: "jwks", .. })));
+}
+
+#[test]
+fn of_a_set_counts_what_can_verify() {
+    let provider = Provider::new();
+    let (x, y) = provider.ec.public_key().as_ref()[1..].split_at(32);
+    let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+    let ed = URL_SAFE_NO_PAD.encode(provider.ed.public_key());
+    let rsa = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(provider.rsa.public());
+    let n = URL_SAFE_NO_PAD.encode([&[0][..], &rsa.n].concat());
+    let ec = json!({"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": "1"});
+    let ed = json!({"kty": "OKP", "crv": "Ed25519", "x": ed});
+    let rsa = json!({"kty": "RSA", "n": n, "e": "AQAB"});
+    let check = |base: &Json, name: &str, value: Json, expected: bool| {
+        let mut key = base.clone();
+        key[name] = value;
+        let parsed = jwks::parse(json!({ "keys": [key, 5] }).to_string().as_bytes());
+        assert_eq!(parsed.is_ok(), expected, "{key}: {:?}", parsed.err());
+    };
+    for key in [&ec, &ed, &rsa] {
+        check(key, "x5c", json!(["ignored"]), true);
+        check(key, "use", json!("sig"), true);
+        check(key, "use", json!("enc"), false);
+        check(key, "key_ops", json!(["verify"]), true);
+        check(key, "key_ops", json!(["sign"]), false);
+        check(key, "alg", json!("none"), false);
+        check(key, "alg", json!("HS256"), false);
+        check(key, "d", json!("AQAB"), false);
+        check(key, "kty", json!("oct"), false);
+    }
+    check(&ed, "alg", json!("Ed25519"), true);
+    check(&rsa, "alg", json!("PS256"), false);
+    check(&rsa, "n", json!("AQAB"), false);
+    check(&rsa, "n", json!("not base64!"), false);
+    check(&rsa, "e", json!("AA"), false);
+    check(&ec, "crv", json!("P-384"), false);
+    check(&ec, "x", json!("AQAB"), false);
+    let many = json!({ "keys": vec![&ed; 65] }).to_string();
+    assert!(matches!(jwks::parse(many.as_bytes()), Err(JwksError::TooLarge)));
+    assert!(matches!(jwks::parse(b"[]"), Err(JwksError::Form(_))));
+    assert!(matches!(jwks::parse(&[b' '; 300_000]), Err(JwksError::TooLarge)));
 }

@@ -6,10 +6,7 @@ use axum::{
 };
 
 use super::{Api, error::ApiError};
-use crate::{
-    auth::{Claims, Scope},
-    clock,
-};
+use crate::auth::{Claims, Scope};
 
 /// Returns the token of the handshake or request; other schemes are others' business.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -38,7 +35,7 @@ impl FromRequestParts<Api> for Authenticated {
         let unauthorized = |why: &str| ApiError::new(StatusCode::UNAUTHORIZED, why);
         let token = bearer(&parts.headers)
             .ok_or_else(|| unauthorized("send Authorization: Bearer and a token"))?;
-        let claims = api.gate.keys.verify(token, clock::now());
+        let claims = api.gate.keys.verify(token).await;
         claims.map(Self).map_err(|fault| unauthorized(&format!("the token is refused: {fault:?}")))
     }
 }

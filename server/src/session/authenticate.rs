@@ -1,14 +1,16 @@
 //! `auth`: from a token to an authenticated connection, or to a refusal.
 //!
-//! A refusal that repeats is answered late (WebSocket API, section 6): it is held, with all that
-//! the client sent behind it, until the session's timing releases it. Nothing sleeps meanwhile: what
-//! the connection is owed goes out, and its end is noticed.
+//! A refusal that repeats is answered late (WebSocket API, section 6), and a token whose key is
+//! being asked for when the key has come. Both are held, with all that the client sent behind them,
+//! until the session's timing releases them. Nothing sleeps meanwhile: what the connection is owed
+//! goes out, and its end is noticed.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
 use valtronics_protocol::{
     close::CloseCode,
     error::{ErrorCode, TokenFault},
@@ -17,7 +19,30 @@ use valtronics_protocol::{
 };
 
 use super::requests::{Requests, Step};
-use crate::{auth::Claims, clock, engine::Command, limits::Refused, state::to_message};
+use crate::{
+    auth::{Claims, KEYS_WITHIN, Keys, Rejected},
+    engine::Command,
+    limits::Refused,
+    state::to_message,
+};
+
+/// How often it is looked whether the key of a token has come.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What is answered later.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A refusal that repeats.
+    Refusal(Refusal),
+    /// A token whose key is being asked for.
+    Token {
+        message: Message,
+        token: String,
+        /// Tells whether the keys have changed since.
+        changes: watch::Receiver<Keys>,
+        give_up_at: Instant,
+    },
+}
 
 /// A refusal, and how it ends the connection, if it does.
 #[derive(Debug)]
@@ -34,14 +59,43 @@ impl Requests {
         token: Result<String, TokenFault>,
         now: Instant,
     ) -> Step {
-        let verified = match &token {
-            Ok(token) => self.gate.keys.verify(token, clock::now()),
-            Err(fault) => Err(*fault),
+        let token = match token {
+            Ok(token) => token,
+            Err(fault) => return self.refuse_token(message, "", fault, now),
         };
-        match verified {
+        // Before the keys are looked at, so that no change is missed.
+        let changes = self.gate.keys.changes();
+        match self.gate.keys.verify_now(&token) {
             Ok(claims) => self.admit(message, claims, now),
-            Err(fault) => self.refuse_token(message, &token.unwrap_or_default(), fault, now),
+            Err(Rejected::Fault(fault)) => self.refuse_token(message, &token, fault, now),
+            Err(Rejected::UnknownKey(_)) => {
+                let give_up_at = now + KEYS_WITHIN;
+                self.hold(Held::Token { message, token, changes, give_up_at }, now + LOOK_EVERY)
+            }
         }
+    }
+
+    /// Goes on with what was held.
+    pub(super) fn release(&mut self, now: Instant) -> Step {
+        match self.held.take() {
+            None => Step::Answered,
+            Some(Held::Refusal(refusal)) => self.answer(refusal),
+            Some(Held::Token { message, token, changes, give_up_at }) => {
+                if now < give_up_at && !changes.has_changed().unwrap_or(true) {
+                    let held = Held::Token { message, token, changes, give_up_at };
+                    return self.hold(held, now + LOOK_EVERY);
+                }
+                match self.gate.keys.verify_now(&token) {
+                    Ok(claims) => self.admit(message, claims, now),
+                    Err(rejected) => self.refuse_token(message, &token, rejected.fault(), now),
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, held: Held, until: Instant) -> Step {
+        self.held = Some(held);
+        Step::Held { until }
     }
 
     /// Lets a user in, or takes his new token.
@@ -136,13 +190,7 @@ impl Requests {
         if delay.is_zero() {
             return self.answer(refusal);
         }
-        self.held = Some(refusal);
-        Step::Held { until: now + delay }
-    }
-
-    /// Goes on with what was held.
-    pub(super) fn release(&mut self) -> Step {
-        self.held.take().map_or(Step::Answered, |refusal| self.answer(refusal))
+        self.hold(Held::Refusal(refusal), now + delay)
     }
 
     fn answer(&self, refusal: Refusal) -> Step {

@@ -15,9 +15,9 @@ use valtronics_protocol::{
     time::UnixMillis,
 };
 
-use super::authenticate::Refusal;
+use super::authenticate::Held;
 use crate::{
-    auth::{Claims, Keys},
+    auth::{Claims, KeyRing, Keys},
     clock,
     engine::Command,
     hub::SessionId,
@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Gate {
     /// The keys that verify tokens.
-    pub keys: Keys,
+    pub keys: KeyRing,
     limits: RwLock<SessionLimits>,
     admission: Mutex<Admission>,
 }
@@ -65,7 +65,11 @@ impl Gate {
     /// Makes the door.
     #[must_use]
     pub fn new(keys: Keys, limits: SessionLimits, admission: Admission) -> Self {
-        Self { keys, limits: RwLock::new(limits), admission: Mutex::new(admission) }
+        Self {
+            keys: KeyRing::new(keys),
+            limits: RwLock::new(limits),
+            admission: Mutex::new(admission),
+        }
     }
 
     /// Returns the limits as they are now.
@@ -110,7 +114,7 @@ pub(super) struct Requests {
     bucket: TokenBucket,
     pub(super) claims: Option<Claims>,
     /// What is answered later, before all that waits.
-    pub(super) held: Option<Refusal>,
+    pub(super) held: Option<Held>,
     waiting: VecDeque<Message>,
     /// What is to be handed to the engine.
     pub(super) commands: Vec<Command>,

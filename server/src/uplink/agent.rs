@@ -130,7 +130,7 @@ impl Frames {
         };
         match message {
             AgentMessage::Auth(auth) => {
-                if let Err((code, why)) = self.renew(&auth.token, &mut received) {
+                if let Err((code, why)) = self.renew(&auth.token, &mut received).await {
                     received.answers.push(refusal(code, why, None));
                 }
             }

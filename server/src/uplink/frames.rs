@@ -98,7 +98,7 @@ impl Frames {
             }
             let taken = match &message.content {
                 Err(fault) => Err((code_of(*fault), fault.to_string())),
-                Ok(Content::Auth { token, .. }) => self.renew(token, &mut received),
+                Ok(Content::Auth { token, .. }) => self.renew(token, &mut received).await,
                 Ok(content) => {
                     // Where not all fits, each message is tried alone.
                     let learned = if too_many {
@@ -164,12 +164,12 @@ impl Frames {
     }
 
     /// Takes a new token of the same subject.
-    pub(super) fn renew(
+    pub(super) async fn renew(
         &mut self,
         token: &str,
         received: &mut Received,
     ) -> Result<(), (ErrorCode, String)> {
-        let claims = self.shared.gate.keys.verify(token, clock::now());
+        let claims = self.shared.gate.keys.verify(token).await;
         let claims = claims
             .map_err(|_| (ErrorCode::InvalidToken, "the new token is not valid here".to_owned()))?;
         if claims.sub != self.admitted.claims.sub {

@@ -10,6 +10,7 @@ mod auth;
 mod endpoints;
 mod house;
 mod http;
+mod jwks;
 mod limits;
 mod persistence;
 mod provider;

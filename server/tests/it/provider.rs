@@ -9,7 +9,7 @@ use ring::{
     rand::SystemRandom,
     signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
-        RsaKeyPair,
+        RsaKeyPair, RsaPublicKeyComponents,
     },
 };
 use serde_json::{Value as Json, json};
@@ -55,6 +55,27 @@ impl Provider {
     /// Returns the public key of EdDSA in PEM.
     pub(crate) fn ed_public(&self) -> String {
         pem(&[&ED_BEFORE[..], self.ed.public_key().as_ref()].concat())
+    }
+
+    /// Returns the public key of RS256 as it stands in a JWKS.
+    pub(crate) fn rsa_jwk(&self, kid: &str) -> Json {
+        let RsaPublicKeyComponents { n, e } =
+            RsaPublicKeyComponents::<Vec<u8>>::from(self.rsa.public());
+        let [n, e] = [n, e].map(|number| URL_SAFE_NO_PAD.encode(number));
+        json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": n, "e": e})
+    }
+
+    /// Returns the public key of ES256 as it stands in a JWKS.
+    pub(crate) fn ec_jwk(&self, kid: &str) -> Json {
+        let point = self.ec.public_key().as_ref();
+        let [x, y] = [&point[1..33], &point[33..]].map(|number| URL_SAFE_NO_PAD.encode(number));
+        json!({"kty": "EC", "crv": "P-256", "key_ops": ["verify"], "kid": kid, "x": x, "y": y})
+    }
+
+    /// Returns the public key of EdDSA as it stands in a JWKS.
+    pub(crate) fn ed_jwk(&self, kid: &str) -> Json {
+        let x = URL_SAFE_NO_PAD.encode(self.ed.public_key());
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x})
     }
 
     /// Signs what the header says.

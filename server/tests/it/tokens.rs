@@ -173,6 +173,18 @@ async fn a_mistake_in_the_keys_names_file_and_line_and_nothing_starts() {
         ("rs256_public_key_file = \"rsa.pem\"", ":4: rs256_public_key_file: needs an audience"),
         ("audience = \"dash\"\nes256_public_key_file = \"rsa.pem\"", ":5: es256_public_key_file: "),
         ("audience = \"dash\"\neddsa_public_key_file = \"nothing.pem\"", ":5: eddsa_public_key"),
+        (
+            "audience = \"dash\"\njwks = \"http://id.example.com/keys\"",
+            ":5: jwks: is a file, an https",
+        ),
+        (
+            "audience = \"dash\"\njwks = \"https://us:them@id.example.com/keys\"",
+            ":5: jwks: is a file",
+        ),
+        ("audience = \"dash\"\njwks = \"ftp://127.0.0.1/keys\"", ":5: jwks: is a file, an https"),
+        ("audience = \"dash\"\njwks = \"absent.json\"", ":5: jwks: "),
+        ("audience = \"dash\"\njwks = \"short\"", ":5: jwks: "),
+        ("jwks = \"https://id.example.com/keys\"", ":4: jwks: needs an audience"),
         ("rs512_public_key_file = \"rsa.pem\"", ":4: unknown field `rs512_public_key_file`"),
     ] {
         let dir = tempfile::tempdir().unwrap();
