@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    process::Stdio,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -9,18 +10,25 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use rcgen::generate_simple_self_signed;
 use serde_json::{Value as Json, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
+    process::Command,
     task::JoinSet,
     time::timeout,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 use valtronics_server::clock;
 
 use crate::{
     provider::{Provider, claims, sign_with},
-    server::{DEADLINE, Server},
+    server::{DEADLINE, PROGRAM, Server},
 };
 
 /// Limits under which many tokens can be tried.
@@ -29,7 +37,7 @@ const LIMITS: &str = "[limits]\nhandshakes_per_minute_per_address = 1000\n\
 /// How far apart fetches are that tokens ask for.
 const REST: u64 = 10;
 
-fn config(jwks: &str) -> String {
+fn config_of(jwks: &str) -> String {
     format!("[auth]\naudience = \"dash\"\njwks = \"{jwks}\"\n{LIMITS}")
 }
 
@@ -128,7 +136,7 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
     ];
     let keys = [old.rsa_jwk("r"), old.ec_jwk("c"), old.ed_jwk("d"), new.ed_jwk("second")];
     let text = set(&[&others[..], &keys].concat());
-    let server = Server::with_files(&config("keys.json"), &[("keys.json", &text)]).await;
+    let server = Server::with_files(&config_of("keys.json"), &[("keys.json", &text)]).await;
     for (algorithm, kid) in [("RS256", "r"), ("ES256", "c"), ("EdDSA", "d")] {
         assert_eq!(bring(&server, &token(&old, algorithm, kid)).await, None, "{algorithm}");
         let unnamed = old.sign(&json!({"alg": algorithm}), &claims());
@@ -155,7 +163,7 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
 async fn a_rotation_is_met_by_the_first_token_that_needs_it() {
     let (old, new) = (Provider::new(), Provider::new());
     let publisher = Publisher::new("200 OK", &set(&[old.ec_jwk("old")])).await;
-    let server = Server::with(&config(&publisher.url)).await;
+    let server = Server::with(&config_of(&publisher.url)).await;
     assert_eq!(publisher.asked(), 1, "before anybody comes");
     assert_eq!(bring(&server, &token(&old, "ES256", "old")).await, None);
     assert_eq!(publisher.asked(), 1, "a key that is known is not fetched");
@@ -168,12 +176,11 @@ async fn a_rotation_is_met_by_the_first_token_that_needs_it() {
     assert_eq!(status, 200);
 
     // A flood of unknown keys asks no oftener than it may, and is refused.
-    let mut flood = futures_util::stream::FuturesUnordered::new();
+    let mut flood = FuturesUnordered::new();
     for n in 0..40 {
         let (server, token) = (&server, token(&old, "ES256", &format!("unknown {n}")));
         flood.push(async move { bring(server, &token).await });
     }
-    use futures_util::StreamExt as _;
     while let Some(answer) = flood.next().await {
         assert_eq!(answer, refused());
     }
@@ -190,7 +197,7 @@ async fn what_is_no_set_of_keys_changes_nothing() {
     let (provider, stranger) = (Provider::new(), Provider::new());
     let publisher = Publisher::new("200 OK", &set(&[provider.ed_jwk("1")])).await;
     let elsewhere = Publisher::new("200 OK", &set(&[stranger.ed_jwk("1")])).await;
-    let server = Server::with(&config(&publisher.url)).await;
+    let server = Server::with(&config_of(&publisher.url)).await;
     let redirect = format!("302 Found\r\nLocation: {}", elsewhere.url);
     let good = set(&[stranger.ed_jwk("1")]);
     let large = format!("{good}{}", " ".repeat(300_000));
@@ -205,7 +212,7 @@ async fn what_is_no_set_of_keys_changes_nothing() {
     ] {
         publisher.publish(status, document);
         let before = publisher.asked();
-        server.reload(&config(&publisher.url)).await;
+        server.reload(&config_of(&publisher.url)).await;
         let fetched = async {
             while publisher.asked() == before {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -217,9 +224,77 @@ async fn what_is_no_set_of_keys_changes_nothing() {
     }
     assert_eq!(elsewhere.asked(), 0, "no redirect is followed");
     publisher.publish("200 OK", &set(&[stranger.ed_jwk("1")]));
-    server.reload(&config(&publisher.url)).await;
+    server.reload(&config_of(&publisher.url)).await;
     bring_until(&server, &token(&stranger, "EdDSA", "1"), None).await;
     assert_eq!(bring(&server, &token(&provider, "EdDSA", "1")).await, refused());
+}
+
+/// Starts the program with one certificate as the only root, until it listens; returns what it
+/// said before.
+async fn said_at_start(url: &str, root: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("server.toml");
+    let listen = format!("listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\n{}", config_of(url));
+    std::fs::write(&config, listen).unwrap();
+    std::fs::write(dir.path().join("root.pem"), root).unwrap();
+    let mut child = Command::new(PROGRAM)
+        .arg("--config")
+        .arg(config)
+        .env("SSL_CERT_FILE", dir.path().join("root.pem"))
+        .env_remove("SSL_CERT_DIR")
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    while !said.contains("listening") {
+        let line = timeout(DEADLINE, lines.next_line()).await.expect("the server starts");
+        said.push_str(&line.unwrap().expect("the server runs"));
+    }
+    child.kill().await.unwrap();
+    said
+}
+
+#[tokio::test]
+async fn over_https_the_certificate_is_checked() {
+    let pair = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (ours, other) = (pair(), pair());
+    let key = PrivateKeyDer::try_from(ours.signing_key.serialize_der()).unwrap();
+    let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![ours.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = Arc::new(AtomicUsize::new(0));
+    let (mut serving, counter) = (JoinSet::new(), Arc::clone(&served));
+    let document = set(&[Provider::new().ed_jwk("1")]);
+    serving.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 4096]).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", document.len());
+            let _ = stream.write_all(format!("{head}{document}").as_bytes()).await;
+            let _ = stream.flush().await;
+            counter.fetch_add(1, Ordering::SeqCst);
+            // Until it is closed: what is on its way may be lost otherwise.
+            let _ = stream.read(&mut [0; 4096]).await;
+        }
+    });
+    let said = said_at_start(&format!("https://localhost:{port}/"), &ours.cert.pem()).await;
+    assert!(!said.contains("JWKS"), "{said}");
+    assert_eq!(served.load(Ordering::SeqCst), 1);
+    for (host, root) in [("localhost", &other), ("127.0.0.1", &ours)] {
+        let said = said_at_start(&format!("https://{host}:{port}/"), &root.cert.pem()).await;
+        assert!(said.contains("JWKS cannot be used") && said.contains("certificate"), "{said}");
+    }
+    assert_eq!(served.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
