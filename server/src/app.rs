@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -60,7 +60,9 @@ pub async fn run(
     loop {
         tokio::select! {
             signal = next_signal() => match signal {
-                Signal::Reload => reload(file, &server.gate, &server.handle).await,
+                Signal::Reload => {
+                    reload(file, &config.data_dir, &server).await;
+                }
                 Signal::Stop => return server.stop().await,
             },
             died = server.died() => return Err(died),
@@ -72,6 +74,8 @@ pub async fn run(
 struct Running {
     gate: Arc<Gate>,
     handle: EngineHandle,
+    /// How many names may come into being.
+    names: watch::Sender<RegistryLimits>,
     connections: TaskTracker,
     stop: CancellationToken,
     /// Listening, sampling the host, looking after the keys.
@@ -89,11 +93,9 @@ impl Running {
             .await
             .with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let registry = RegistryLimits {
-            devices_per_sub: config.limits.devices_per_sub,
-            metrics_per_device: config.limits.metrics_per_device,
-        };
-        let (store_task, store, commits) = StoreTask::new(store, registry, config.history.keep);
+        let names = watch::Sender::new(registry_limits(config));
+        let (store_task, store, commits) =
+            StoreTask::new(store, names.subscribe(), config.history.keep);
         let sample = Arc::new(Notify::new());
         let (engine, handle) = Engine::new(parts(restored, config, file_rules, commits, &sample)?);
         let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
@@ -137,7 +139,7 @@ impl Running {
         let engine = JoinSet::from_iter([engine.run()]);
         let store = JoinSet::from_iter([store_task.run(handle.clone())]);
         tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
-        Ok(Self { gate, handle, connections, stop, edges, engine, store })
+        Ok(Self { gate, handle, names, connections, stop, edges, engine, store })
     }
 
     /// Waits until a part dies, which none does by itself.
@@ -253,6 +255,13 @@ fn state(
     state
 }
 
+fn registry_limits(config: &Config) -> RegistryLimits {
+    RegistryLimits {
+        devices_per_sub: config.limits.devices_per_sub,
+        metrics_per_device: config.limits.metrics_per_device,
+    }
+}
+
 fn hub_limits(config: &Config) -> HubLimits {
     HubLimits {
         subscriptions: config.limits.subscriptions,
@@ -288,13 +297,18 @@ pub fn load_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
 }
 
 /// Takes over keys, limits and rules that changed; a bad file changes nothing.
-async fn reload(file: Option<&Path>, gate: &Gate, engine: &EngineHandle) {
+async fn reload(file: Option<&Path>, data_dir: &Path, server: &Running) {
+    let Running { gate, handle: engine, names, .. } = server;
     let Some(file) = file else {
         tracing::info!("there is no configuration file to read again");
         return;
     };
     let loaded = Config::load(file).map_err(anyhow::Error::from);
-    let loaded = loaded.and_then(|config| Ok((load_rules(&config)?, config.keys(true)?, config)));
+    let loaded = loaded.and_then(|mut config| {
+        // The data directory is where it was at the start, and so is the secret in it.
+        config.data_dir = data_dir.to_path_buf();
+        Ok((load_rules(&config)?, config.keys(true)?, config))
+    });
     let (rules, keys, config) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -304,6 +318,7 @@ async fn reload(file: Option<&Path>, gate: &Gate, engine: &EngineHandle) {
     };
     gate.keys.replace(keys);
     gate.set_limits(config.limits.session());
+    names.send_replace(registry_limits(&config));
     gate.admission().set_limits(config.limits.clone());
     let limits = engine.send(Input::Limits(hub_limits(&config))).await;
     let rules = engine.send(Input::Rules(RuleEdit::Files(rules))).await;

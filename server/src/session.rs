@@ -193,7 +193,10 @@ impl Session {
                 self.timing.hold(until);
                 self.sleep.as_mut().reset(self.timing.deadline().into());
             }
-            Step::Close(code, reason) => self.outbox.close(Close { code, reason }),
+            Step::Close(code, reason) => {
+                self.requests.end();
+                self.outbox.close(Close { code, reason });
+            }
         }
         for command in self.requests.commands.drain(..) {
             self.asked += u64::from(command.is_answered());

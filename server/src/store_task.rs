@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use valtronics_protocol::id::DeviceId;
 
 use crate::{
@@ -102,7 +102,7 @@ impl StoreHandle {
 pub struct StoreTask {
     /// Absent only while a blocking thread has it.
     store: Option<Store>,
-    limits: RegistryLimits,
+    limits: watch::Receiver<RegistryLimits>,
     keep: Duration,
     requests: mpsc::Receiver<Request>,
     commits: mpsc::Receiver<Commit>,
@@ -114,7 +114,7 @@ impl StoreTask {
     #[must_use]
     pub fn new(
         store: Store,
-        limits: RegistryLimits,
+        limits: watch::Receiver<RegistryLimits>,
         keep: Duration,
     ) -> (Self, StoreHandle, mpsc::Sender<Commit>) {
         let (requests, requests_rx) = mpsc::channel(REQUESTS);
@@ -206,7 +206,7 @@ impl StoreTask {
 
     async fn register(&mut self, request: Request, engine: &EngineHandle) {
         let Request { sub, gateway, wanted, answer } = request;
-        let (limits, now) = (self.limits, clock::now());
+        let (limits, now) = (*self.limits.borrow(), clock::now());
         let registered = self
             .with(move |store| store.register(&sub, gateway.as_ref(), &wanted, limits, now))
             .await;

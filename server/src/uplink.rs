@@ -132,7 +132,8 @@ impl Uplink {
         let end = match self.admit(token).await {
             Ok(admitted) => {
                 let (sub, gateway) = (Arc::clone(&admitted.claims.sub), admitted.gateway.clone());
-                tracing::info!(%sub, gateway = gateway.as_deref(), address = %self.address, "an agent is connected");
+                let (gateway_name, jti) = (gateway.as_deref(), admitted.claims.jti.as_deref());
+                tracing::info!(%sub, gateway = gateway_name, jti, address = %self.address, "an agent is connected");
                 let end = self.serve(admitted).await;
                 if let Some(name) = gateway.clone() {
                     let gone = Input::Gateway { sub: Arc::clone(&sub), name, connected: false };

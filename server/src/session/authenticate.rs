@@ -113,6 +113,8 @@ impl Requests {
             if let Err(refused) = admitted {
                 return self.refuse_user(message, refused, &claims.sub, now);
             }
+            let (connection, user, jti) = (self.id.0, &*claims.sub, claims.jti.as_deref());
+            tracing::info!(connection, user, jti, address = %self.address, "authenticated");
             self.commands.push(Command::Attach {
                 session: self.id,
                 outbox: Arc::clone(&self.outbox),

@@ -115,6 +115,8 @@ pub(super) struct Requests {
     pub(super) claims: Option<Claims>,
     /// What is answered later, before all that waits.
     pub(super) held: Option<Held>,
+    /// The connection is to end: nothing more is handled.
+    ended: bool,
     waiting: VecDeque<Message>,
     /// What is to be handed to the engine.
     pub(super) commands: Vec<Command>,
@@ -143,6 +145,7 @@ impl Requests {
             bucket: TokenBucket::new(limits.messages_per_second, now),
             claims: None,
             held: None,
+            ended: false,
             waiting: VecDeque::new(),
             commands: Vec::new(),
         }
@@ -203,9 +206,14 @@ impl Requests {
         self.bucket.is_flooded().then_some((CloseCode::Limited, reason))
     }
 
+    /// Handles nothing any more: what came behind a token that was refused comes too late.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Handles the message that has waited longest, unless an answer is held.
     pub(super) fn handle_next(&mut self, now: Instant) -> Option<Step> {
-        if self.held.is_some() {
+        if self.held.is_some() || self.ended {
             return None;
         }
         let mut message = self.waiting.pop_front()?;

@@ -104,9 +104,9 @@ impl Publisher {
                 }
                 assert!(request.starts_with(b"GET /keys?v=1 HTTP/1.1\r\n"));
                 let answer = shared.lock().unwrap().clone();
+                counter.fetch_add(1, Ordering::SeqCst);
                 // Who has read enough does not read on.
                 let _ = stream.write_all(answer.as_bytes()).await;
-                counter.fetch_add(1, Ordering::SeqCst);
             }
         });
         let publisher = Self { url, answer, asked, _serving: serving };
@@ -279,10 +279,10 @@ async fn over_https_the_certificate_is_checked() {
             let (stream, _) = listener.accept().await.unwrap();
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let _ = stream.read(&mut [0; 4096]).await;
+            counter.fetch_add(1, Ordering::SeqCst);
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", document.len());
             let _ = stream.write_all(format!("{head}{document}").as_bytes()).await;
             let _ = stream.flush().await;
-            counter.fetch_add(1, Ordering::SeqCst);
             // Until it is closed: what is on its way may be lost otherwise.
             let _ = stream.read(&mut [0; 4096]).await;
         }

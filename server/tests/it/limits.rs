@@ -236,6 +236,22 @@ async fn a_bad_token_that_comes_again_is_answered_later_and_later() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_a_refused_token_comes_too_late() {
+    let server = Server::start().await;
+    let good = auth(&server.token("ops", None, None).await);
+    let bad = |n: usize| auth(&format!("bad {n}"));
+    // In one frame, and in frames behind it.
+    let mut client = server.connect("/ws").await;
+    let batch = json!({"type": "batch", "messages": [bad(0), bad(1), good]});
+    client.stream().feed(Message::text(batch.to_string())).await.unwrap();
+    client.send(good).await;
+    let answer = client.next().await;
+    assert_eq!((&answer["success"], &answer["reason"]), (&json!(false), &json!("malformed")));
+    let end = timeout(DEADLINE, client.stream().next()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(&end, Message::Close(Some(frame)) if u16::from(frame.code) == 4401), "{end}");
+}
+
+#[tokio::test]
 async fn a_limit_that_is_met_again_is_answered_later() {
     let server = Server::with("[limits]\nconnections_per_user = 1").await;
     let token = server.token("ops", None, None).await;
@@ -286,4 +302,23 @@ async fn limits_are_read_again() {
     first.expect_silence().await;
     second.expect_silence().await;
     knock_until_let_in(&server).await;
+}
+
+#[tokio::test]
+async fn limits_of_names_are_read_again() {
+    let server = Server::with("[limits]\ndevices_per_sub = 1").await;
+    let token = server.token("site", Some("uplink"), None).await;
+    let write = async |device: &str| {
+        let body = json!({"device": device, "readings": [{"metric": "t", "value": 1}]});
+        server.http("POST", "/api/v1/telemetry", &token, &body.to_string()).await.0
+    };
+    assert_eq!((write("boiler").await, write("roof").await), (202, 422));
+    server.reload("[limits]\ndevices_per_sub = 2").await;
+    let taken = async {
+        while write("roof").await != 202 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, taken).await.expect("the limit is taken over");
+    assert_eq!(write("cellar").await, 422);
 }

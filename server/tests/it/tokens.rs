@@ -1,14 +1,18 @@
 //! Which tokens are good, each over a socket (WebSocket API, sections 2 and 8).
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value as Json, json};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::timeout,
+};
 
 use crate::{
     provider::{Provider, RSA_PUBLIC, claims, der, now, sign_with, unsigned},
-    server::{PROGRAM, Server},
+    server::{DEADLINE, PROGRAM, Server},
 };
 
 const SECRET: &str = "a secret of these tests, 32 bytes";
@@ -154,7 +158,7 @@ async fn a_header_points_nowhere() {
     }
     let critical = json!({"alg": "EdDSA", "crit": ["exp"]});
     expect(&server, &provider.sign(&critical, &claims()), Some("malformed")).await;
-    let followed = tokio::time::timeout(std::time::Duration::ZERO, listener.accept()).await;
+    let followed = timeout(std::time::Duration::ZERO, listener.accept()).await;
     assert!(followed.is_err(), "nobody may follow jku or x5u");
 }
 
@@ -217,4 +221,34 @@ async fn without_a_secret_no_token_is_signed() {
         assert!(String::from_utf8(output.stderr).unwrap().contains("no HS256 secret"));
         assert!(!dir.path().join("data").exists(), "looking makes nothing");
     }
+}
+
+#[tokio::test]
+async fn the_secret_of_the_data_directory_stays_on_sighup() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("server.toml");
+    std::fs::write(&config, "listen = \"127.0.0.1:0\"\ndata_dir = \"elsewhere\"").unwrap();
+    let mut child = Command::new(PROGRAM)
+        .arg("--config")
+        .arg(&config)
+        .arg("--data")
+        .arg(dir.path().join("here"))
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut until_said = async |text: &str| {
+        while !timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap().contains(text)
+        {
+        }
+    };
+    until_said("listening").await;
+    let id = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-HUP", &id]).status().await.unwrap().success());
+    until_said("taken over").await;
+    assert!(dir.path().join("here/secret").exists());
+    assert!(!dir.path().join("elsewhere").exists(), "another secret is made");
+    child.kill().await.unwrap();
 }
