@@ -1,8 +1,8 @@
 //! Who may do what: tokens are JWT (RFC 7519), and say so themselves (WebSocket API, section 8).
 //!
 //! A key verifies its own algorithm only: which one comes from the configuration, never from the
-//! token. The claims are checked against the clock that is given. [`Keys`] never change; what does
-//! is which of them a [`KeyRing`] holds.
+//! token. The claims are checked against the clock that is given. Keys are exchanged while the server
+//! runs, in a [`KeyRing`] only.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use config::Source;
 pub use config::{AuthConfigError, Config, KeyError};
 pub use grant::{DeviceGrant, Scope, Scopes};
 pub use jwks::JwksError;
-pub use key_ring::{KEYS_WITHIN, KeyRing, Rejected};
+pub use key_ring::{KEYS_WITHIN, KeyRing, RefreshError, Rejected};
 
 /// How far clocks may differ: for so long a token counts after its expiry (WebSocket API, section 8).
 pub const LEEWAY: Duration = Duration::from_secs(30);

@@ -10,12 +10,19 @@ use std::{
 };
 
 use tokio::{
+    fs::File,
+    io::AsyncReadExt as _,
     sync::{Notify, watch},
     time::{sleep, sleep_until, timeout},
 };
 use valtronics_protocol::error::TokenFault;
 
-use super::{Claims, Keys, config::Source, fetch, jwks};
+use super::{
+    Claims, Key, Keys,
+    config::Source,
+    fetch::{self, FetchError},
+    jwks::{self, JwksError},
+};
 use crate::clock;
 
 /// How often a file is looked at: reading it costs less than being told of its changes.
@@ -47,6 +54,24 @@ impl Rejected {
             Self::Fault(fault) | Self::UnknownKey(fault) => fault,
         }
     }
+}
+
+/// Why the keys of the JWKS cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {why}")]
+pub struct RefreshError {
+    place: String,
+    why: Unusable,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    File(#[from] io::Error),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Form(#[from] JwksError),
 }
 
 /// The keys that verify tokens now.
@@ -122,22 +147,20 @@ impl KeyRing {
     /// Looks for the keys of the JWKS, if there is one.
     ///
     /// # Errors
-    /// When there are none, in one sentence; the old ones stay.
-    pub async fn refresh(&self) -> Result<(), String> {
+    /// When there are none; the old ones stay.
+    pub async fn refresh(&self) -> Result<(), RefreshError> {
         let Some(source) = self.keys.borrow().source.clone() else { return Ok(()) };
-        let read = match &source {
-            Source::File(path) => read(path).await.map_err(|error| error.to_string()),
-            Source::Url(url) => {
-                fetch::get(url, jwks::MAX_BYTES).await.map_err(|error| error.to_string())
-            }
+        let (found, outcome) = match look(&source).await {
+            Ok(found) => (Some(found), Ok(())),
+            Err(why) => (None, Err(RefreshError { place: source.to_string(), why })),
         };
-        let provided = read.and_then(|text| jwks::parse(&text).map_err(|error| error.to_string()));
-        let mut outcome = Ok(());
-        self.keys.send_modify(|keys| match provided {
+        self.keys.send_modify(|keys| {
             // Meanwhile another source may be configured.
-            Ok(provided) if keys.source.as_ref() == Some(&source) => keys.provided = provided,
-            Ok(_) => {}
-            Err(error) => outcome = Err(format!("{source}: {error}")),
+            if let Some(found) = found
+                && keys.source.as_ref() == Some(&source)
+            {
+                keys.provided = found;
+            }
         });
         outcome
     }
@@ -156,15 +179,13 @@ impl KeyRing {
                 () = self.replaced.notified() => {}
                 () = self.asked(asked_at) => asked_at = Some(clock::instant()),
             }
-            match self.refresh().await {
-                Ok(()) => failure.clear(),
-                // Said once: it may last.
-                Err(error) if error == failure => {}
-                Err(error) => {
-                    tracing::warn!("the JWKS cannot be used, the keys stay as they are: {error}");
-                    failure = error;
-                }
+            let now =
+                self.refresh().await.map_or_else(|error| error.to_string(), |()| String::new());
+            // Said once: it may last.
+            if !now.is_empty() && now != failure {
+                tracing::warn!("the JWKS cannot be used, the keys stay as they are: {now}");
             }
+            failure = now;
         }
     }
 
@@ -177,11 +198,16 @@ impl KeyRing {
     }
 }
 
-/// Reads a file that is not larger than a set may be.
-async fn read(path: &std::path::Path) -> io::Result<Vec<u8>> {
-    use tokio::io::AsyncReadExt as _;
-    let mut text = Vec::new();
-    let file = tokio::fs::File::open(path).await?;
-    file.take(jwks::MAX_BYTES as u64 + 1).read_to_end(&mut text).await?;
-    Ok(text)
+/// Looks for the keys at one place.
+async fn look(source: &Source) -> Result<Vec<Key>, Unusable> {
+    let text = match source {
+        Source::File(path) => {
+            let mut text = Vec::new();
+            let file = File::open(path).await?;
+            file.take(jwks::MAX_BYTES as u64 + 1).read_to_end(&mut text).await?;
+            text
+        }
+        Source::Url(url) => fetch::get(url, jwks::MAX_BYTES).await?,
+    };
+    Ok(jwks::parse(&text)?)
 }
