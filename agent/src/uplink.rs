@@ -4,6 +4,7 @@
 //! says why.
 
 pub mod connection;
+mod end;
 pub mod window;
 
 use std::{path::PathBuf, time::Duration};
@@ -21,7 +22,8 @@ use crate::{
     config::{fault::Fault, folder::Folder},
     queue::keeper::Handle,
 };
-use connection::{Connection, End};
+use connection::Connection;
+pub use end::End;
 
 /// The first wait after a connection that worked.
 const FIRST_WAIT: Duration = Duration::from_millis(500);

@@ -3,19 +3,18 @@
 //! It awaits one thing, applies it, and sends what may go. An error ends it; coming back is its
 //! owner's business.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{
-    self, Message, Utf8Bytes,
+    Message, Utf8Bytes,
     protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use valtronics_protocol::{
     batch::Encoder,
-    close::CloseCode,
     error::ErrorCode,
     reading::Reading,
     uplink::{
@@ -24,14 +23,15 @@ use valtronics_protocol::{
     },
 };
 
-use super::{Config, window::Window};
+use super::{
+    Config, End,
+    end::{closed, names_queue},
+    window::Window,
+};
 use crate::{
     clock,
-    dial::{self, DialError, WebSocket},
-    queue::{
-        Limits, Position, frame_bytes,
-        keeper::{Closed, Handle},
-    },
+    dial::{self, WebSocket},
+    queue::{Limits, Position, frame_bytes, keeper::Handle},
 };
 
 /// After how much silence of the server it is asked for a sign of life.
@@ -40,6 +40,8 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 const DEAD_AFTER: Duration = Duration::from_secs(25);
 /// How long the server may take for its first answer.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
+/// How long the server may take to answer the goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// A reading that is sent later than this after it was received is a backlog.
 const LIVE_WITHIN: Duration = Duration::from_secs(10);
 /// The most readings in a frame: beyond this a frame compresses no better.
@@ -50,57 +52,6 @@ const FRAME_BYTES: usize = 64 * 1024;
 const FRAME_OVERHEAD: usize = 64;
 /// The window of a server that grants none.
 const DEFAULT_WINDOW: usize = 64 * 1024;
-
-/// Why a connection has ended, or never began.
-#[derive(Debug, thiserror::Error)]
-pub enum End {
-    /// Everything is committed and the agent stops.
-    #[error("stopped")]
-    Stopped,
-    /// The token is no good.
-    #[error("the server refuses the token: {0}")]
-    Refused(String),
-    /// Another agent uses the same numbering.
-    #[error("another agent uses this queue, so it goes on under a new id: {0}")]
-    QueueTaken(String),
-    /// The server asks for a pause.
-    #[error("the server asks to come back in {} s", .0.as_secs())]
-    Limited(Duration),
-    /// The server has closed the connection.
-    #[error("connection lost: {0}")]
-    Lost(String),
-    /// Nothing came for `DEAD_AFTER`.
-    #[error("connection lost: the server is silent")]
-    Silent,
-    /// There is no token to show.
-    #[error("cannot read {0}: {1}")]
-    TokenFile(String, io::Error),
-    /// The server cannot be reached.
-    #[error(transparent)]
-    Dial(DialError),
-    /// The connection has broken.
-    #[error("connection lost: {0}")]
-    Socket(#[from] Box<tungstenite::Error>),
-    /// The queue is closed.
-    #[error(transparent)]
-    Queue(#[from] Closed),
-}
-
-impl From<tungstenite::Error> for End {
-    fn from(error: tungstenite::Error) -> Self {
-        Self::Socket(Box::new(error))
-    }
-}
-
-impl From<DialError> for End {
-    fn from(error: DialError) -> Self {
-        let asked = match &error {
-            DialError::Handshake(error) => retry_after_header(error),
-            _ => None,
-        };
-        asked.map_or(Self::Dial(error), Self::Limited)
-    }
-}
 
 /// A connection that the server has welcomed.
 pub struct Connection<'a> {
@@ -177,6 +128,7 @@ impl<'a> Connection<'a> {
                 };
                 // The server has everything; whether it hears the goodbye changes nothing.
                 let _ = self.socket.close(Some(goodbye)).await;
+                let _ = timeout(GOODBYE_WITHIN, self.drain()).await;
                 return End::Stopped;
             }
             let step = match self.next(stopping).await {
@@ -187,6 +139,12 @@ impl<'a> Connection<'a> {
                 return end;
             }
         }
+    }
+
+    /// Reads until the server closes: what is unread when a socket goes resets it, and may take
+    /// the goodbye with it before the server has seen that (RFC 6455, 7.1.1; RFC 1122, 4.2.2.13).
+    async fn drain(&mut self) {
+        while let Some(Ok(_)) = self.socket.next().await {}
     }
 
     async fn next(&mut self, stopping: &CancellationToken) -> Result<Input, End> {
@@ -393,65 +351,5 @@ fn parse(message: Message) -> Result<Option<ServerMessage>, End> {
         }),
         Message::Close(frame) => Err(closed(frame)),
         Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
-    }
-}
-
-fn closed(frame: Option<CloseFrame>) -> End {
-    let Some(CloseFrame { code, reason }) = frame else {
-        return End::Lost("the server has closed it".into());
-    };
-    let is = |own: CloseCode| u16::from(code) == own.as_u16();
-    if is(CloseCode::InvalidToken) || is(CloseCode::Forbidden) && !names_queue(&reason) {
-        return End::Refused(reason.to_string());
-    }
-    if is(CloseCode::Forbidden) {
-        return End::QueueTaken(reason.to_string());
-    }
-    if is(CloseCode::Limited) {
-        return End::Limited(asked_pause(&reason));
-    }
-    End::Lost(format!("{} {reason}", u16::from(code)))
-}
-
-/// A refusal of the numbering says so; any other is about the token.
-fn names_queue(reason: &str) -> bool {
-    reason.contains("queue")
-}
-
-/// Reads `retry_after=SECONDS` in a close reason.
-fn asked_pause(reason: &str) -> Duration {
-    let digits = reason.split("retry_after=").nth(1).unwrap_or_default();
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    let seconds = digits.get(..end).and_then(|digits| digits.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(0))
-}
-
-/// A server that is full says so before there is a WebSocket.
-fn retry_after_header(error: &tungstenite::Error) -> Option<Duration> {
-    let tungstenite::Error::Http(response) = error else {
-        return None;
-    };
-    let seconds = response.headers().get(http::header::RETRY_AFTER)?;
-    seconds.to_str().ok()?.parse().ok().map(Duration::from_secs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_close_frame_says_what_to_do() {
-        let check = |code: u16, reason: &'static str, expected: &str| {
-            let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(reason) };
-            let end = format!("{:?}", closed(Some(frame)));
-            assert!(end.starts_with(expected), "{code} {reason}: {end}");
-        };
-        check(4401, "expired", "Refused");
-        check(4403, "the scope uplink is missing", "Refused");
-        check(4403, "another connection uses this queue", "QueueTaken");
-        check(4429, "retry_after=17", "Limited(17s)");
-        check(4429, "limit; retry_after=3;", "Limited(3s)");
-        check(4429, "", "Limited(0ns)");
-        check(1001, "going away", "Lost");
     }
 }
