@@ -93,6 +93,8 @@ struct Lanes {
 pub struct Taken {
     /// How many requests the engine has answered so far.
     pub answered: u64,
+    /// The outbox is empty: whatever comes next wakes the session.
+    pub drained: bool,
     /// The outbox is empty, and the hub holds more.
     pub more: bool,
     /// When everything before it is sent: end.
@@ -231,7 +233,7 @@ impl Outbox {
     pub fn take(
         &self,
         most_bytes: usize,
-        messages: &mut Vec<Message>,
+        messages: &mut VecDeque<Message>,
         waker: &Waker,
         now: Instant,
     ) -> Taken {
@@ -240,7 +242,7 @@ impl Outbox {
         while bytes < most_bytes {
             let Some(message) = lanes.pop(now) else { break };
             bytes += message.len();
-            messages.push(message);
+            messages.push_back(message);
         }
         let empty = lanes.is_empty();
         let close = if empty { lanes.close.take() } else { None };
@@ -251,7 +253,7 @@ impl Outbox {
         if empty && !lanes.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             lanes.waker = Some(waker.clone());
         }
-        Taken { answered: lanes.answered, more, close }
+        Taken { answered: lanes.answered, drained: empty, more, close }
     }
 }
 
@@ -294,7 +296,7 @@ mod tests {
     }
 
     fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
-        let mut messages = Vec::new();
+        let mut messages = VecDeque::new();
         outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
         messages.iter().map(|message| message.to_text().unwrap().to_owned()).collect()
     }

@@ -24,7 +24,7 @@ use crate::{
     clock,
     engine::Command,
     hub::SessionId,
-    outbox::{Close, Outbox, Taken},
+    outbox::{Close, Outbox},
     socket::{Broken, Socket, close_message},
     state::to_message,
     timing::{Due, Timing},
@@ -68,7 +68,6 @@ pub struct Session {
     sleep: Pin<Box<Sleep>>,
     /// Messages on their way from the outbox to the socket.
     outgoing: VecDeque<Message>,
-    taken: Vec<Message>,
     unflushed: bool,
     /// How many requests were handed to the engine, and how many of them it has answered.
     asked: u64,
@@ -95,7 +94,6 @@ impl Session {
             timing,
             sleep,
             outgoing: VecDeque::new(),
-            taken: Vec::new(),
             unflushed: false,
             asked: 0,
             answered: 0,
@@ -121,7 +119,7 @@ impl Session {
 
     /// Does all that can be done now; ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // A round that moves something may have made room for something else.
+        // A round that moves something may have made way for something else.
         for _ in 0..MAX_ROUNDS {
             let now = clock::instant();
             if self.timing.is_over(now) {
@@ -209,13 +207,14 @@ impl Session {
         moved
     }
 
-    /// Moves what waits in the outbox to the socket; fails when the connection has ended.
+    /// Moves what waits in the outbox to the socket; returns whether anything came out that a
+    /// request or the engine waits for. Fails when the connection has ended.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
-        let mut moved = false;
+        let (mut freed, mut drained) = (false, false);
         loop {
             while !self.outgoing.is_empty() {
                 match self.socket.poll_ready(cx) {
-                    Poll::Pending => return Ok(moved),
+                    Poll::Pending => return Ok(freed),
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => {}
                 }
@@ -225,32 +224,30 @@ impl Session {
                 if self.socket.start_send(message).is_err() {
                     return Err(Poll::Ready(()));
                 }
-                (self.unflushed, moved) = (true, true);
+                self.unflushed = true;
             }
             if self.unflushed {
                 match self.socket.poll_flush(cx) {
-                    Poll::Pending => return Ok(moved),
+                    Poll::Pending => return Ok(freed),
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => self.unflushed = false,
                 }
             }
-            if self.closing {
-                return Ok(moved);
+            if self.closing || drained {
+                return Ok(freed);
             }
-            let Taken { answered, more, close } =
-                self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
-            moved |= answered != self.answered;
-            self.answered = answered;
-            self.outgoing.extend(self.taken.drain(..));
-            if more {
+            let taken = self.outbox.take(FLUSH_BYTES, &mut self.outgoing, cx.waker(), now);
+            freed |= taken.answered != self.answered || taken.more;
+            (self.answered, drained) = (taken.answered, taken.drained);
+            if taken.more {
                 self.commands.push_back(Command::Drained(self.requests.id()));
-                moved = true;
             }
-            if let Some(Close { code, reason }) = close {
+            if let Some(Close { code, reason }) = taken.close {
                 self.begin_close(code, &reason);
+                drained = false;
             }
             if self.outgoing.is_empty() {
-                return Ok(moved);
+                return Ok(freed);
             }
         }
     }

@@ -37,7 +37,7 @@ impl SocketConfig {
     pub const SUBSCRIBER: Self = Self { read_buffer_bytes: 1024, max_message_bytes: 64 * 1024 };
     /// Agents: few of them, with much to say.
     pub const UPLINK: Self = Self {
-        read_buffer_bytes: 16 * 1024,
+        read_buffer_bytes: 4 * 1024,
         max_message_bytes: valtronics_protocol::uplink::MAX_FRAME_BYTES,
     };
 }

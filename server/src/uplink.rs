@@ -6,6 +6,7 @@
 
 use std::{
     net::IpAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -116,6 +117,8 @@ struct Admitted {
     queue: Option<OpenQueue>,
     /// The numbers that were taken in so far.
     accepted: Ack,
+    /// The committed numbers that the other side knows.
+    told: Ack,
     progress: Arc<watch::Sender<Ack>>,
     taken_over: watch::Receiver<bool>,
 }
@@ -164,7 +167,7 @@ impl Uplink {
         let claims = self.verify(&hello.token).await?;
         self.shared.gate.admission().succeeded(self.address);
         let mut admitted = self.open(claims, &hello).await?;
-        let (committed, named) = (*admitted.progress.borrow(), admitted.queue.is_some());
+        let (committed, named) = (admitted.told, admitted.queue.is_some());
         let ours = self.dialect == Dialect::Agent;
         let welcome = Welcome {
             success: true,
@@ -219,7 +222,8 @@ impl Uplink {
         let Some(queue) = &hello.queue else {
             let (queue, accepted) = (None, Ack::default());
             let progress = Arc::new(watch::Sender::new(Ack::default()));
-            return Ok(Admitted { claims, gateway, queue, accepted, progress, taken_over });
+            let told = accepted;
+            return Ok(Admitted { claims, gateway, queue, accepted, told, progress, taken_over });
         };
         let (answer, opened) = oneshot::channel();
         let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
@@ -227,21 +231,27 @@ impl Uplink {
         self.shared.engine.send(request).await.map_err(|_| stopping())?;
         let Opened { queue, accepted, progress, taken_over } =
             opened.await.map_err(|_| stopping())?;
-        let queue = Some(queue);
-        Ok(Admitted { claims, gateway, queue, accepted, progress, taken_over })
+        let (queue, told) = (Some(queue), *progress.borrow());
+        Ok(Admitted { claims, gateway, queue, accepted, told, progress, taken_over })
     }
 
     /// Takes in frames and sends acknowledgements until the connection ends.
     async fn serve(&mut self, admitted: Admitted) -> End {
-        let mut acks = Acks::new(&admitted.progress);
+        let mut acks = Acks::new(&admitted);
         let mut taken_over = admitted.taken_over.clone();
         let mut timing = Timing::new(clock::instant(), &self.shared.gate.limits());
         timing.authenticated(admitted.claims.expires_at, clock::now(), clock::instant());
         let mut frames = Frames::new(self.dialect, admitted, Arc::clone(&self.shared));
         let stop = self.shared.stop.clone();
+        let mut stopped = pin!(stop.cancelled());
+        let mut alarm = pin!(tokio::time::sleep_until(timing.deadline().into()));
         loop {
             let owed = acks.deadline(clock::instant());
-            let deadline = owed.map_or(timing.deadline(), |at| at.min(timing.deadline()));
+            let deadline = owed.map_or(timing.deadline(), |at| at.min(timing.deadline())).into();
+            // One that rings too early is looked at in vain, once: cheaper than one a message.
+            if deadline < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(deadline);
+            }
             tokio::select! {
                 message = self.socket.next() => {
                     timing.heard(clock::instant());
@@ -250,13 +260,15 @@ impl Uplink {
                         Err(end) => return end,
                     }
                 }
-                Ok(()) = acks.progress.changed() => acks.due = true,
+                Ok(()) = acks.progress.changed(), if acks.told != frames.admitted.accepted => {
+                    acks.due = true;
+                }
                 Ok(()) = taken_over.changed() => {
                     let why = "a newer connection has taken this queue over";
                     return End::Close(CloseCode::Forbidden, why.into());
                 }
-                () = stop.cancelled() => return stopping(),
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = &mut stopped => return stopping(),
+                () = &mut alarm => {}
             }
             if let Err(end) = self.send_due(&mut acks, &mut timing).await {
                 return end;
@@ -341,14 +353,18 @@ fn count(counter: &AtomicU64) {
 /// The acknowledgements that one connection is owed.
 struct Acks {
     progress: watch::Receiver<Ack>,
+    /// What the other side knows to be committed.
+    told: Ack,
     due: bool,
     sent_at: Option<Instant>,
 }
 
 impl Acks {
-    /// Owes nothing: what was committed before is known from `auth_response`.
-    fn new(progress: &watch::Sender<Ack>) -> Self {
-        Self { progress: progress.subscribe(), due: false, sent_at: None }
+    /// Owes what was committed since `auth_response` told.
+    fn new(admitted: &Admitted) -> Self {
+        let (progress, told) = (admitted.progress.subscribe(), admitted.told);
+        let due = *progress.borrow() != told;
+        Self { progress, told, due, sent_at: None }
     }
 
     /// Returns when the next one is to be sent, if one is owed.
@@ -360,7 +376,7 @@ impl Acks {
     fn take(&mut self, now: Instant) -> Option<Ack> {
         self.due = false;
         self.sent_at = Some(now);
-        let ack = *self.progress.borrow_and_update();
-        (ack != Ack::default()).then_some(ack)
+        self.told = *self.progress.borrow_and_update();
+        (self.told != Ack::default()).then_some(self.told)
     }
 }
