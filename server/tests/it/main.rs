@@ -7,6 +7,7 @@
 )]
 
 mod auth;
+mod cbor;
 mod endpoints;
 mod house;
 mod http;
