@@ -281,6 +281,9 @@ impl Session {
         }
         match message {
             Message::Text(_) | Message::Binary(_) => self.requests.receive(&message),
+            // Those over the rate are not handled, but a ping is answered: the codec does so before
+            // it shows the ping, keeps one pong at most, and cannot be told not to. The limit of
+            // messages that may be dropped bounds it.
             Message::Ping(_) | Message::Pong(_) => {
                 if let Some((code, reason)) = self.requests.count_control(now) {
                     self.begin_close(code, &reason);

@@ -40,7 +40,10 @@ fn values_are_written_like_this_for_ever() {
         (json!(-0.1), "fbbfb999999999999a"),
         (json!("µ"), "62c2b5"),
         (json!([1, [2]]), "82018102"),
-        (json!({"b": 1, "a": []}), "a261620161 6180"),
+        (json!({"b": 1, "a": []}), "a2616201616180"),
+        // As the specification shows them.
+        (json!({"type": "pong", "id": -3}), "a2 64 74797065 64 706f6e67 62 6964 22"),
+        (json!([30, 30.0, true, null]), "84 18 1e fb 403e000000000000 f5 f6"),
     ] {
         assert_eq!(hex(&cbor::to_vec(&value)), expected.replace(' ', ""), "{value}");
         assert_eq!(cbor::from_slice(&bytes(expected)), Ok(value));
