@@ -7,9 +7,13 @@
 )]
 
 mod auth;
+mod batches;
+mod cbor;
 mod endpoints;
+mod frames;
 mod house;
 mod http;
+mod logs;
 mod persistence;
 mod requests;
 mod server;
