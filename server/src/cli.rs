@@ -136,6 +136,7 @@ impl Run {
         config.data_dir = self.data.unwrap_or(config.data_dir);
         // Mistakes in rules and keys are mistakes of configuration, too.
         app::load_rules(&config).map_err(usage)?;
+        app::load_certificate(&config).map_err(usage)?;
         let serve = async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -156,13 +157,14 @@ impl Run {
 fn check(path: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(path).map_err(usage)?;
     app::load_rules(&config).map_err(usage)?;
+    app::load_certificate(&config).map_err(usage)?;
     if let Some(file) = &config.auth.hs256_secret_file {
         let (folder, data) = (&config.folder, &config.data_dir);
         Keys::load(&config.auth, folder, data, false)
             .map_err(|error| usage(format!("{}: {error}", folder.join(file).display())))?;
     }
-    if !config.listen.ip().is_loopback() {
-        eprintln!("warning: plain HTTP beyond loopback: put a proxy with TLS before the server");
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        eprintln!("warning: {}", app::PLAIN_BEYOND_LOOPBACK);
     }
     Ok(())
 }

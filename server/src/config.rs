@@ -12,7 +12,7 @@ use std::{
 use serde::Deserialize;
 use valtronics_protocol::time::{optional_period, period};
 
-use crate::{auth, limits};
+use crate::{auth, limits, proxy::TrustedProxies, tls};
 
 /// The configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,6 +24,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// HTTP.
     pub http: Http,
+    /// The certificate; absent: plain HTTP.
+    pub tls: Option<tls::Config>,
     /// Tokens.
     pub auth: auth::Config,
     /// Which pages may connect.
@@ -51,6 +53,7 @@ impl Default for Config {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8000),
             data_dir: "data".into(),
             http: Http::default(),
+            tls: None,
             auth: auth::Config::default(),
             origins: Origins::default(),
             limits: limits::Config::default(),
@@ -69,7 +72,7 @@ impl Default for Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Whose `X-Forwarded-For` and `-Host` are believed.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Which pages may connect.
@@ -151,6 +154,9 @@ impl Config {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         config.folder = parent.unwrap_or(Path::new(".")).to_path_buf();
         config.data_dir = config.folder.join(&config.data_dir);
+        if let Some(tls) = &mut config.tls {
+            tls.place(path, &text, &config.folder);
+        }
         config.validate().map_err(|(key, why)| {
             let line = key_line(&text, key);
             ConfigError(format!("{shown}:{line}: {key}: {why}"))
@@ -175,9 +181,6 @@ impl Config {
                 let why = format!("{origin:?} is no origin such as \"https://dash.example.com\"");
                 return Err(("allow", why));
             }
-        }
-        if !self.http.trusted_proxies.is_empty() {
-            return Err(("trusted_proxies", "is not supported by this version yet".into()));
         }
         Ok(())
     }

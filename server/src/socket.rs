@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures_util::{Sink, Stream as _};
-use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -20,8 +19,7 @@ use tokio_tungstenite::{
 };
 use valtronics_protocol::close::CloseCode;
 
-/// What a connection runs on.
-pub type Stream = TcpStream;
+use crate::stream::Stream;
 
 /// What one kind of endpoint is tuned to.
 #[derive(Debug, Clone, Copy)]

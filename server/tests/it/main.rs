@@ -14,4 +14,5 @@ mod persistence;
 mod requests;
 mod server;
 mod subscriptions;
+mod tls;
 mod uplink;

@@ -5,9 +5,10 @@ use std::{path::Path, process::Stdio, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
@@ -22,8 +23,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// A running server, which ends with the test.
 pub(crate) struct Server {
     child: Child,
-    /// Reads what the server says, so that it never waits for us.
-    _log: JoinSet<()>,
+    log: Log,
     /// Host and port.
     pub address: String,
     dir: tempfile::TempDir,
@@ -38,15 +38,26 @@ impl Server {
 
     /// Starts a server with these lines of configuration.
     pub(crate) async fn with(config: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (child, _log, address) = spawn(dir.path(), config).await;
-        Self { child, _log, address, dir, config: config.to_owned() }
+        Self::in_folder(tempfile::tempdir().unwrap(), config).await
+    }
+
+    /// The same, in a folder that holds the files that it names.
+    pub(crate) async fn in_folder(dir: tempfile::TempDir, config: &str) -> Self {
+        let (child, log, address) = spawn(dir.path(), config).await;
+        Self { child, log, address, dir, config: config.to_owned() }
+    }
+
+    /// Waits until the server has said this so many times; returns all that it said.
+    pub(crate) async fn said(&mut self, text: &str, times: usize) -> String {
+        let enough = |said: &String| said.matches(text).count() >= times;
+        let said = timeout(DEADLINE, self.log.said.wait_for(enough)).await;
+        said.unwrap_or_else(|_| panic!("the server says {text}")).unwrap().clone()
     }
 
     /// Kills the server as a power cut would, and starts it again on the same data.
     pub(crate) async fn crash_and_restart(&mut self) {
         self.child.kill().await.unwrap();
-        (self.child, self._log, self.address) = spawn(self.dir.path(), &self.config).await;
+        (self.child, self.log, self.address) = spawn(self.dir.path(), &self.config).await;
     }
 
     /// Asks the server to stop; returns its exit code.
@@ -140,6 +151,18 @@ impl Server {
         headers: &str,
         body: &str,
     ) -> (u16, String) {
+        let (head, body) = self.exchange(method, path, headers, body).await;
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    /// The same; returns the answer's head and body.
+    pub(crate) async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
@@ -170,8 +193,7 @@ impl Server {
             assert!(count > 0);
             answer.extend_from_slice(&piece[..count]);
         }
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, String::from_utf8(answer.split_off(head_end)).unwrap())
+        (head, String::from_utf8(answer.split_off(head_end)).unwrap())
     }
 }
 
@@ -183,8 +205,15 @@ fn write_config(dir: &Path, config: &str) {
     std::fs::write(dir.join("server.toml"), text).unwrap();
 }
 
+/// What a server says.
+struct Log {
+    /// Reads it, so that the server never waits for us.
+    _reading: JoinSet<()>,
+    said: watch::Receiver<String>,
+}
+
 /// Starts the program, and waits until it says on which port it listens.
-async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
+async fn spawn(dir: &Path, config: &str) -> (Child, Log, String) {
     write_config(dir, config);
     let mut child = Command::new(PROGRAM)
         .arg("--config")
@@ -208,15 +237,47 @@ async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
         }
     });
     let address = address.await.expect("the server listens");
-    let mut log = JoinSet::new();
-    log.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, log, address)
+    let (more, said) = watch::channel(seen);
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            more.send_modify(|said| said.extend([line.as_str(), "\n"]));
+        }
+    });
+    (child, Log { _reading: reading, said }, address)
+}
+
+/// Sends a byte now and then, the last one for ever, until the server has had enough.
+pub(crate) async fn drip(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let last = bytes.last().unwrap();
+    let sending = async {
+        for byte in bytes.iter().chain(std::iter::repeat(last)) {
+            if write.write_all(&[*byte]).await.and(write.flush().await).is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = async { while let Ok(1..) = read.read(&mut [0; 256]).await {} };
+    let ended = timeout(DEADLINE, async {
+        tokio::select! { () = ended => {}, () = sending => {} }
+    });
+    ended.await.expect("the server ends what never ends");
 }
 
 /// One side of a WebSocket.
-pub(crate) struct Client(WebSocketStream<TcpStream>);
+pub(crate) struct Client<S = TcpStream>(WebSocketStream<S>);
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Connects to a path over a stream that is there.
+    pub(crate) async fn over(stream: S, path: &str) -> Self {
+        let request = format!("ws://localhost{path}").into_client_request().unwrap();
+        let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
+        Self(socket)
+    }
+
     /// Sends a message.
     pub(crate) async fn send(&mut self, message: Json) {
         self.0.send(Message::text(message.to_string())).await.unwrap();
@@ -304,9 +365,9 @@ impl Client {
     }
 }
 
-impl Client {
+impl<S> Client<S> {
     /// The frames as they come.
-    pub(crate) fn stream(&mut self) -> &mut WebSocketStream<TcpStream> {
+    pub(crate) fn stream(&mut self) -> &mut WebSocketStream<S> {
         &mut self.0
     }
 }
