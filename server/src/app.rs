@@ -63,7 +63,7 @@ pub async fn run(
     file: Option<&Path>,
     mut next_signal: impl AsyncFnMut() -> Signal,
 ) -> anyhow::Result<()> {
-    let mut certificate = load_certificate(&config)?;
+    let mut certificate = config.certificate()?;
     let mut server =
         Running::start(&config, certificate.as_ref().map(Certificate::serving)).await?;
     loop {
@@ -302,14 +302,6 @@ pub fn load_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
     Ok(rules)
 }
 
-/// Reads the certificate that the configuration names.
-///
-/// # Errors
-/// When it cannot be served: where it is named, its file, and why.
-pub fn load_certificate(config: &Config) -> anyhow::Result<Option<Certificate>> {
-    Ok(config.tls.clone().map(Certificate::open).transpose()?)
-}
-
 /// Waits until the files of the certificate have changed.
 async fn changed(certificate: Option<&mut Certificate>) -> &mut Certificate {
     let Some(certificate) = certificate else { return pending().await };
@@ -345,8 +337,8 @@ async fn reload(
             return;
         }
     };
-    if let (Some(certificate), Some(tls)) = (certificate, config.tls.clone()) {
-        certificate.set_config(tls);
+    if let (Some(certificate), Some(tls)) = (certificate, &config.tls) {
+        certificate.set_config(tls.within(&config.folder));
         renew(certificate);
     }
     gate.set_limits(config.limits.session());

@@ -136,7 +136,7 @@ impl Run {
         config.data_dir = self.data.unwrap_or(config.data_dir);
         // Mistakes in rules and keys are mistakes of configuration, too.
         app::load_rules(&config).map_err(usage)?;
-        app::load_certificate(&config).map_err(usage)?;
+        config.certificate().map_err(usage)?;
         let serve = async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -157,7 +157,7 @@ impl Run {
 fn check(path: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(path).map_err(usage)?;
     app::load_rules(&config).map_err(usage)?;
-    app::load_certificate(&config).map_err(usage)?;
+    config.certificate().map_err(usage)?;
     if let Some(file) = &config.auth.hs256_secret_file {
         let (folder, data) = (&config.folder, &config.data_dir);
         Keys::load(&config.auth, folder, data, false)

@@ -12,7 +12,11 @@ use std::{
 use serde::Deserialize;
 use valtronics_protocol::time::{optional_period, period};
 
-use crate::{auth, limits, proxy::TrustedProxies, tls};
+use crate::{
+    auth, limits,
+    proxy::TrustedProxies,
+    tls::{self, Certificate},
+};
 
 /// The configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +49,8 @@ pub struct Config {
     /// The folder of the file: relative paths are relative to it.
     #[serde(skip)]
     pub folder: PathBuf,
+    #[serde(skip)]
+    file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -63,6 +69,7 @@ impl Default for Config {
             history: History::default(),
             rules: Rules::default(),
             folder: PathBuf::new(),
+            file: None,
         }
     }
 }
@@ -154,14 +161,26 @@ impl Config {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         config.folder = parent.unwrap_or(Path::new(".")).to_path_buf();
         config.data_dir = config.folder.join(&config.data_dir);
-        if let Some(tls) = &mut config.tls {
-            tls.place(path, &text, &config.folder);
-        }
-        config.validate().map_err(|(key, why)| {
-            let line = key_line(&text, key);
-            ConfigError(format!("{shown}:{line}: {key}: {why}"))
-        })?;
+        config.file = Some(path.to_path_buf());
+        config.validate().map_err(|(key, why)| config.mistake(key, why))?;
         Ok(config)
+    }
+
+    /// Reads the certificate; none: plain HTTP.
+    ///
+    /// # Errors
+    /// When it cannot be served, with file and line.
+    pub fn certificate(&self) -> Result<Option<Certificate>, ConfigError> {
+        let certificate = self.tls.as_ref().map(|tls| Certificate::open(tls.within(&self.folder)));
+        certificate.transpose().map_err(|error| self.mistake(error.key, error))
+    }
+
+    /// Says where a mistake stands.
+    fn mistake(&self, key: &str, why: impl std::fmt::Display) -> ConfigError {
+        let Some(path) = &self.file else { return ConfigError(format!("{key}: {why}")) };
+        // A file that has gone meanwhile has no lines to name.
+        let line = key_line(&std::fs::read_to_string(path).unwrap_or_default(), key);
+        ConfigError(format!("{}:{line}: {key}: {why}", path.display()))
     }
 
     fn validate(&self) -> Result<(), (&'static str, String)> {

@@ -18,9 +18,6 @@ use tokio_rustls::rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
-use toml::Spanned;
-
-use crate::config::line_of;
 
 /// How often the files are looked at. A change counts when it has stayed for so long: certificate
 /// and key are not written at once.
@@ -33,53 +30,26 @@ const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The server's certificate, and then those that lead from it to a root, in PEM.
-    pub cert: NamedFile,
+    pub cert: PathBuf,
     /// The private key of the first, in PEM.
-    pub key: NamedFile,
-}
-
-/// A file, and where the configuration names it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(from = "Spanned<PathBuf>")]
-pub struct NamedFile {
-    path: PathBuf,
-    /// The byte of the configuration at which the name stands.
-    at: usize,
-    /// File, line and key of the configuration.
-    named_at: String,
-}
-
-impl From<Spanned<PathBuf>> for NamedFile {
-    fn from(written: Spanned<PathBuf>) -> Self {
-        let at = written.span().start;
-        Self { path: written.into_inner(), at, named_at: String::new() }
-    }
-}
-
-impl NamedFile {
-    fn wrong(&self, why: impl ToString) -> TlsError {
-        let (named_at, path) = (self.named_at.clone(), self.path.clone());
-        TlsError { named_at, path, why: why.to_string() }
-    }
+    pub key: PathBuf,
 }
 
 /// Why a certificate cannot be served. Nothing of a key stands in it.
 #[derive(Debug, thiserror::Error)]
-#[error("{named_at}: {}: {why}", path.display())]
+#[error("{}: {why}", path.display())]
 pub struct TlsError {
-    named_at: String,
+    /// The key of the configuration that names the file.
+    pub key: &'static str,
     path: PathBuf,
     why: String,
 }
 
 impl Config {
-    /// Makes the paths relative to the configuration's folder, and remembers the lines that name
-    /// them: `text` is what `file` holds.
-    pub fn place(&mut self, file: &Path, text: &str, folder: &Path) {
-        for (key, named) in [("cert", &mut self.cert), ("key", &mut self.key)] {
-            named.path = folder.join(&named.path);
-            named.named_at = format!("{}:{}: {key}", file.display(), line_of(text, named.at));
-        }
+    /// Takes paths as relative to a folder.
+    #[must_use]
+    pub fn within(&self, folder: &Path) -> Self {
+        Self { cert: folder.join(&self.cert), key: folder.join(&self.key) }
     }
 
     /// Reads both files.
@@ -91,7 +61,7 @@ impl Config {
         let pair = SingleCertAndKey::from(self.pair(&provider)?);
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&VERSIONS)
-            .map_err(|error| self.cert.wrong(error))?;
+            .map_err(|error| self.bad_cert(error))?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(pair));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
@@ -99,28 +69,36 @@ impl Config {
 
     fn pair(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_file_iter(&self.cert.path).and_then(Iterator::collect);
-        let chain = chain.map_err(|error| self.cert.wrong(pem_fault(error)))?;
+            CertificateDer::pem_file_iter(&self.cert).and_then(Iterator::collect);
+        let chain = chain.map_err(|error| self.bad_cert(pem_fault(error)))?;
         if chain.is_empty() {
-            return Err(self.cert.wrong("holds no certificate in PEM"));
+            return Err(self.bad_cert("holds no certificate in PEM"));
         }
-        let key = PrivateKeyDer::from_pem_file(&self.key.path)
-            .map_err(|error| self.key.wrong(pem_fault(error)))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key)
+            .map_err(|error| self.bad_key(pem_fault(error)))?;
         let key = provider.key_provider.load_private_key(key);
-        let key = key.map_err(|error| self.key.wrong(error))?;
+        let key = key.map_err(|error| self.bad_key(error))?;
         let pair = CertifiedKey::new(chain, key);
         match pair.keys_match() {
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
             Err(Error::InconsistentKeys(_)) => {
-                let why = format!("is not the key of {}", self.cert.path.display());
-                Err(self.key.wrong(why))
+                let why = format!("is not the key of {}", self.cert.display());
+                Err(self.bad_key(why))
             }
-            Err(error) => Err(self.cert.wrong(error)),
+            Err(error) => Err(self.bad_cert(error)),
         }
     }
 
+    fn bad_cert(&self, why: impl ToString) -> TlsError {
+        TlsError { key: "cert", path: self.cert.clone(), why: why.to_string() }
+    }
+
+    fn bad_key(&self, why: impl ToString) -> TlsError {
+        TlsError { key: "key", path: self.key.clone(), why: why.to_string() }
+    }
+
     fn stamps(&self) -> [Option<Stamp>; 2] {
-        [&self.cert, &self.key].map(|file| Stamp::of(&file.path))
+        [&self.cert, &self.key].map(|file| Stamp::of(file))
     }
 }
 

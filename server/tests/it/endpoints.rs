@@ -115,7 +115,7 @@ async fn a_trusted_proxy_says_who_the_client_is() {
         let (status, body) = server.raw("GET", "/ws", &headers, "").await;
         assert_eq!(status, expected, "{heard} {body}");
     }
-    server.said("\"address\":\"198.51.100.2\"", 1).await;
+    server.has_said("\"198.51.100.2\"", 1).await;
     let page =
         format!("{UPGRADE}X-Forwarded-For: 198.51.100.9\r\nOrigin: https://dash.example\r\n");
     assert_eq!(server.raw("GET", "/ws", &page, "").await.0, 403);

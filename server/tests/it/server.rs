@@ -23,7 +23,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// A running server, which ends with the test.
 pub(crate) struct Server {
     child: Child,
-    log: Log,
+    /// Reads what the server says, so that it never waits for us.
+    _log: JoinSet<()>,
+    /// What it has said so far.
+    pub said: watch::Receiver<Vec<Json>>,
     /// Host and port.
     pub address: String,
     dir: tempfile::TempDir,
@@ -38,26 +41,32 @@ impl Server {
 
     /// Starts a server with these lines of configuration.
     pub(crate) async fn with(config: &str) -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap(), config).await
+        Self::with_files(config, &[]).await
     }
 
-    /// The same, in a folder that holds the files that it names.
-    pub(crate) async fn in_folder(dir: tempfile::TempDir, config: &str) -> Self {
-        let (child, log, address) = spawn(dir.path(), config).await;
-        Self { child, log, address, dir, config: config.to_owned() }
+    /// The same, with these files beside its configuration.
+    pub(crate) async fn with_files(config: &str, files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let (child, _log, said, address) = spawn(dir.path(), config).await;
+        Self { child, _log, said, address, dir, config: config.to_owned() }
     }
 
     /// Waits until the server has said this so many times; returns all that it said.
-    pub(crate) async fn said(&mut self, text: &str, times: usize) -> String {
-        let enough = |said: &String| said.matches(text).count() >= times;
-        let said = timeout(DEADLINE, self.log.said.wait_for(enough)).await;
-        said.unwrap_or_else(|_| panic!("the server says {text}")).unwrap().clone()
+    pub(crate) async fn has_said(&mut self, text: &str, times: usize) -> String {
+        let lines = |said: &Vec<Json>| said.iter().map(Json::to_string).collect::<String>();
+        let enough = |said: &Vec<Json>| lines(said).matches(text).count() >= times;
+        let said = timeout(DEADLINE, self.said.wait_for(enough)).await;
+        lines(&said.unwrap_or_else(|_| panic!("the server says {text}")).unwrap())
     }
 
     /// Kills the server as a power cut would, and starts it again on the same data.
     pub(crate) async fn crash_and_restart(&mut self) {
         self.child.kill().await.unwrap();
-        (self.child, self.log, self.address) = spawn(self.dir.path(), &self.config).await;
+        (self.child, self._log, self.said, self.address) =
+            spawn(self.dir.path(), &self.config).await;
     }
 
     /// Asks the server to stop; returns its exit code.
@@ -107,8 +116,16 @@ impl Server {
 
     /// Connects to a path.
     pub(crate) async fn connect(&self, path: &str) -> Client {
+        self.connect_over(path, TcpStream::connect(&self.address).await.unwrap()).await
+    }
+
+    /// The same over a stream of one's own.
+    pub(crate) async fn connect_over<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        path: &str,
+        stream: S,
+    ) -> Client<S> {
         let request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        let stream = TcpStream::connect(&self.address).await.unwrap();
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
         Client(socket)
     }
@@ -205,15 +222,11 @@ fn write_config(dir: &Path, config: &str) {
     std::fs::write(dir.join("server.toml"), text).unwrap();
 }
 
-/// What a server says.
-struct Log {
-    /// Reads it, so that the server never waits for us.
-    _reading: JoinSet<()>,
-    said: watch::Receiver<String>,
-}
-
 /// Starts the program, and waits until it says on which port it listens.
-async fn spawn(dir: &Path, config: &str) -> (Child, Log, String) {
+async fn spawn(
+    dir: &Path,
+    config: &str,
+) -> (Child, JoinSet<()>, watch::Receiver<Vec<Json>>, String) {
     write_config(dir, config);
     let mut child = Command::new(PROGRAM)
         .arg("--config")
@@ -237,14 +250,13 @@ async fn spawn(dir: &Path, config: &str) -> (Child, Log, String) {
         }
     });
     let address = address.await.expect("the server listens");
-    let (more, said) = watch::channel(seen);
-    let mut reading = JoinSet::new();
-    reading.spawn(async move {
+    let (mut log, (say, said)) = (JoinSet::new(), watch::channel(Vec::new()));
+    log.spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
-            more.send_modify(|said| said.extend([line.as_str(), "\n"]));
+            say.send_modify(|said| said.push(serde_json::from_str(&line).unwrap_or(line.into())));
         }
     });
-    (child, Log { _reading: reading, said }, address)
+    (child, log, said, address)
 }
 
 /// Sends a byte now and then, the last one for ever, until the server has had enough.
@@ -271,13 +283,6 @@ pub(crate) async fn drip(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
 pub(crate) struct Client<S = TcpStream>(WebSocketStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Connects to a path over a stream that is there.
-    pub(crate) async fn over(stream: S, path: &str) -> Self {
-        let request = format!("ws://localhost{path}").into_client_request().unwrap();
-        let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
-        Self(socket)
-    }
-
     /// Sends a message.
     pub(crate) async fn send(&mut self, message: Json) {
         self.0.send(Message::text(message.to_string())).await.unwrap();

@@ -22,7 +22,7 @@ use tokio_rustls::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::server::{Client, DEADLINE, PROGRAM, Server, drip};
+use crate::server::{DEADLINE, PROGRAM, Server, drip};
 
 const CONFIG: &str = "[tls]\ncert = \"server.crt\"\nkey = \"server.key\"";
 /// A handshake's record of 512 bytes begins (RFC 8446, section 5.1).
@@ -38,9 +38,9 @@ fn write(folder: &Path, pair: &CertifiedKey<KeyPair>) {
 }
 
 async fn server(pair: &CertifiedKey<KeyPair>, config: &str) -> Server {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), pair);
-    Server::in_folder(folder, &format!("{config}\n{CONFIG}")).await
+    let (cert, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+    let files = [("server.crt", &*cert), ("server.key", &key)];
+    Server::with_files(&format!("{config}\n{CONFIG}"), &files).await
 }
 
 /// Connects with one of these certificates as the root.
@@ -74,7 +74,8 @@ async fn a_subscriber_over_wss_gets_telemetry() {
     // Programs of this machine need no TLS: this agent speaks plain on the same port.
     let mut agent = server.agent("site", None).await;
     for (seq, version) in [(1, &TLS12), (2, &TLS13)] {
-        let mut client = Client::over(connect(&server, &[&pair], version).await, "/ws").await;
+        let mut client =
+            server.connect_over("/ws", connect(&server, &[&pair], version).await).await;
         client.authenticate(&token).await;
         client.subscribe("telemetry").await;
         agent.readings(seq, "a", json!([{"metric": "t", "value": seq}])).await;
@@ -104,12 +105,12 @@ async fn a_new_certificate_is_for_those_who_come_and_a_bad_one_for_nobody() {
     let mut server = server(&old, "").await;
     let stream = connect(&server, &[&old, &new], &TLS13).await;
     assert_eq!(shown(&stream), old.cert.der());
-    let mut client = Client::over(stream, "/ws").await;
+    let mut client = server.connect_over("/ws", stream).await;
     client.authenticate(&server.token("ops", None, None).await).await;
 
     write(server.folder(), &new);
     server.reload(CONFIG).await;
-    server.said("the certificate is read again", 1).await;
+    server.has_said("the certificate is read again", 1).await;
     let stream = connect(&server, &[&old, &new], &TLS13).await;
     assert_eq!(shown(&stream), new.cert.der());
     client.expect_silence().await;
@@ -117,13 +118,13 @@ async fn a_new_certificate_is_for_those_who_come_and_a_bad_one_for_nobody() {
     let lost = pair().signing_key.serialize_pem();
     std::fs::write(server.folder().join("server.key"), &lost).unwrap();
     server.reload(CONFIG).await;
-    let said = server.said("the certificate stays", 1).await;
-    assert!(said.contains("server.toml:5: key: ") && said.contains("is not the key of"), "{said}");
+    let said = server.has_said("the certificate stays", 1).await;
+    assert!(said.contains("server.key: is not the key of"), "{said}");
     for line in lost.lines() {
         assert!(!said.contains(line), "a key is in the log: {said}");
     }
     // The rest of the configuration is taken over all the same.
-    server.said("limits and rules are taken over", 2).await;
+    server.has_said("limits and rules are taken over", 2).await;
     let stream = connect(&server, &[&old, &new], &TLS13).await;
     assert_eq!(shown(&stream), new.cert.der());
     client.expect_silence().await;
@@ -135,10 +136,10 @@ async fn a_changed_file_needs_no_signal() {
     let mut server = server(&old, "").await;
     let certificate = server.folder().join("server.crt");
     std::fs::remove_file(&certificate).unwrap();
-    server.said("the certificate stays", 1).await;
+    server.has_said("the certificate stays", 1).await;
     assert_eq!(shown(&connect(&server, &[&old, &new], &TLS13).await), old.cert.der());
     write(server.folder(), &new);
-    let said = server.said("the certificate is read again", 1).await;
+    let said = server.has_said("the certificate is read again", 1).await;
     assert_eq!(said.matches("the certificate stays").count(), 1, "said once: {said}");
     assert_eq!(shown(&connect(&server, &[&old, &new], &TLS13).await), new.cert.der());
 }
@@ -162,7 +163,7 @@ async fn five_hundred_half_open_handshakes_hold_nobody_up() {
         stream.write_all(HALF_A_HELLO).await.unwrap();
         half_open.push(stream);
     }
-    let mut client = Client::over(connect(&server, &[&pair], &TLS13).await, "/ws").await;
+    let mut client = server.connect_over("/ws", connect(&server, &[&pair], &TLS13).await).await;
     client.authenticate(&server.token("ops", None, None).await).await;
     client.expect_silence().await;
     for stream in half_open {
