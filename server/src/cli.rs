@@ -10,7 +10,7 @@ use valtronics_server::{
     auth::Keys,
     clock,
     config::Config,
-    telemetry, watch,
+    listen, telemetry, watch,
 };
 
 /// Live telemetry, device status and alerts for WebSocket subscribers.
@@ -130,6 +130,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 impl Run {
     fn run(self) -> Result<(), Failure> {
         telemetry::init();
+        listen::raise_descriptor_limit();
         let file = self.config.as_deref();
         let mut config = file.map_or_else(|| Ok(Config::default()), Config::load).map_err(usage)?;
         config.listen = self.listen.unwrap_or(config.listen);

@@ -14,6 +14,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -36,6 +37,20 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const UNSENT_BYTES: u32 = 16 * 1024;
 /// How long to wait when the process has no descriptor left.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
+
+/// How many descriptors the process asks for, as the systemd unit does: a shell's usual 1024 would be
+/// gone with the connections that `[limits]` allows and some that are still in their handshakes.
+const DESCRIPTORS: u64 = 16 * 1024;
+
+/// Asks for as many descriptors as connections may need, as far as the system allows.
+pub fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted) {
+        // With fewer the server serves fewer.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
 
 /// Binds the address; where IPv6 is absent, `[::]` means `0.0.0.0`.
 ///
@@ -72,6 +87,7 @@ pub async fn serve(listener: TcpListener, entrance: Entrance, connections: TaskT
         .header_read_timeout(entrance.handshake_within)
         .max_buf_size(MAX_HEADER_BYTES);
     let entrance = Arc::new(entrance);
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             () = entrance.stop.cancelled() => return,
@@ -79,12 +95,15 @@ pub async fn serve(listener: TcpListener, entrance: Entrance, connections: TaskT
         };
         match accepted {
             Ok((stream, address)) => {
+                failing = false;
                 tune(&stream);
                 let peer = address.ip().to_canonical();
                 connections.spawn(Arc::clone(&entrance).connection(http.clone(), stream, peer));
             }
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "could not accept connections for a while");
+                }
                 tokio::time::sleep(NO_DESCRIPTOR).await;
             }
         }

@@ -228,7 +228,9 @@ async fn spawn(
     config: &str,
 ) -> (Child, JoinSet<()>, watch::Receiver<Vec<Json>>, String) {
     write_config(dir, config);
-    let mut child = Command::new(PROGRAM)
+    // So few descriptors are not enough for a server: it asks for more itself.
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\"", PROGRAM])
         .arg("--config")
         .arg(dir.join("server.toml"))
         .env_remove("RUST_LOG")
