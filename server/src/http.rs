@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    Router,
+    Router, middleware,
     routing::{get, post},
 };
 use tokio_util::task::TaskTracker;
@@ -14,6 +14,7 @@ use crate::{
 
 mod alerts;
 mod auth;
+mod cors;
 mod devices;
 mod error;
 mod health;
@@ -47,7 +48,7 @@ pub struct Shared {
     pub intake: Arc<tokio::sync::Semaphore>,
 }
 
-/// The address of the other side.
+/// The address of the client, which a trusted proxy may have said.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -69,6 +70,7 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Makes the routes.
 pub fn router(shared: Shared) -> Router {
+    let api = Api(Arc::new(shared));
     Router::new()
         .route("/ws", get(upgrade::all_channels))
         .route("/ws/{channel}", get(upgrade::one_channel))
@@ -84,5 +86,11 @@ pub fn router(shared: Shared) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Api(Arc::new(shared)))
+        .layer(middleware::from_fn_with_state(api.clone(), cors::answer))
+        .with_state(api)
+}
+
+/// Makes the answer to whoever speaks plain HTTP where only TLS is served.
+pub fn only_tls() -> Router {
+    Router::new().fallback(error::only_tls)
 }

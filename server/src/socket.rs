@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures_util::{Sink, Stream as _};
-use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -20,14 +19,13 @@ use tokio_tungstenite::{
 };
 use valtronics_protocol::close::CloseCode;
 
+use crate::stream::Stream;
+
 /// What a connection carries. It is the codec's own type, so that a message for thousands of
 /// connections is encoded once and shared by all of them; nobody names it but through here.
 pub use tungstenite::Message;
 /// What the handshake answers to a client's key (RFC 6455, section 4.2.2).
 pub use tungstenite::handshake::derive_accept_key as accept_key;
-
-/// What a connection runs on.
-pub type Stream = TcpStream;
 
 /// What one kind of endpoint is tuned to.
 #[derive(Debug, Clone, Copy)]

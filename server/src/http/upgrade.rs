@@ -18,11 +18,12 @@ use valtronics_protocol::{
     uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
 };
 
-use super::{Api, Peer, auth::bearer, error::ApiError};
+use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError};
 use crate::{
-    clock, origin,
+    clock,
     session::{Opened, Session},
-    socket::{Socket, SocketConfig, Stream, accept_key},
+    socket::{Socket, SocketConfig, accept_key},
+    stream::Stream,
     uplink::{Dialect, Uplink},
 };
 
@@ -209,16 +210,6 @@ fn websocket_key(headers: &HeaderMap) -> Result<String, ApiError> {
     };
     let key = key.filter(good).map(str::to_owned);
     key.ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is 16 bytes in Base64"))
-}
-
-fn check_origin(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let (origin, host) = (text(header::ORIGIN), text(header::HOST));
-    if origin::allowed(origin, host, None, &api.origins, api.loopback_only) {
-        return Ok(());
-    }
-    let why = "pages of this origin may not connect: list it under [origins] allow";
-    Err(ApiError::new(StatusCode::FORBIDDEN, why))
 }
 
 fn offered_protocols(headers: &HeaderMap) -> Vec<String> {

@@ -18,4 +18,5 @@ mod persistence;
 mod requests;
 mod server;
 mod subscriptions;
+mod tls;
 mod uplink;
