@@ -28,7 +28,7 @@ use crate::{
     store::{RegistryLimits, Restored, Store},
     store_task::{StoreTask, last_values},
     system,
-    uplink::{UplinkCounters, Uplinks},
+    uplink::Uplinks,
 };
 
 /// How long connections have to say goodbye when the server stops.
@@ -107,7 +107,6 @@ impl Running {
                 gate: Arc::clone(&gate),
                 engine: handle.clone(),
                 store: store.clone(),
-                counters: UplinkCounters::default(),
                 stop: stop.clone(),
             }),
             store,
@@ -116,6 +115,7 @@ impl Running {
             loopback_only: address.ip().is_loopback(),
             next_session: 1.into(),
             intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
+            metrics_open: config.metrics.open,
         });
         let within = config.limits.handshake_within;
         let serving = listen::serve(listener, router, within, connections.clone(), stop.clone());

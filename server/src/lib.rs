@@ -16,6 +16,7 @@ pub mod config;
 pub mod auth;
 pub mod origin;
 pub mod limits;
+pub mod monitor;
 pub mod listen;
 pub mod http;
 pub mod uplink;

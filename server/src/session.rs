@@ -48,6 +48,8 @@ pub struct Opened {
     pub id: SessionId,
     /// The connection.
     pub socket: Socket,
+    /// What waits for it.
+    pub outbox: Arc<Outbox>,
     /// The client's address.
     pub address: IpAddr,
     /// The channel of the endpoint, and what it subscribes to by itself.
@@ -70,6 +72,8 @@ pub struct Session {
     outgoing: VecDeque<Message>,
     taken: Vec<Message>,
     unflushed: bool,
+    /// When the oldest live readings of this flush came in.
+    arrived_at: Option<Instant>,
     /// How many requests were handed to the engine, and how many of them it has answered.
     asked: u64,
     answered: u64,
@@ -81,10 +85,9 @@ impl Session {
     #[must_use]
     pub fn new(opened: Opened, gate: Arc<Gate>, engine: PollSender<Command>) -> Self {
         let now = clock::instant();
-        let outbox = Arc::new(Outbox::default());
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
-        let Opened { id, socket, address, endpoint, token } = opened;
+        let Opened { id, socket, outbox, address, endpoint, token } = opened;
         let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
         let mut session = Self {
             socket,
@@ -97,6 +100,7 @@ impl Session {
             outgoing: VecDeque::new(),
             taken: Vec::new(),
             unflushed: false,
+            arrived_at: None,
             asked: 0,
             answered: 0,
             closing: false,
@@ -175,6 +179,9 @@ impl Session {
                 requests::Step::Answered => {}
                 requests::Step::Authenticated { expires_at } => {
                     self.timing.authenticated(expires_at, clock::now(), now);
+                    if let Some(user) = self.requests.user() {
+                        self.socket.watched().authenticated(user);
+                    }
                     self.sleep.as_mut().reset(self.timing.deadline().into());
                 }
                 requests::Step::Close(code, reason) => {
@@ -233,14 +240,19 @@ impl Session {
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => self.unflushed = false,
                 }
+                if let Some(arrived_at) = self.arrived_at.take() {
+                    let took = clock::instant().saturating_duration_since(arrived_at);
+                    self.socket.watched().figures.latency.observe(took);
+                }
             }
             if self.closing {
                 return Ok(moved);
             }
-            let Taken { answered, more, close } =
+            let Taken { answered, more, close, arrived_at } =
                 self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
             moved |= answered != self.answered;
             self.answered = answered;
+            self.arrived_at = arrived_at;
             self.outgoing.extend(self.taken.drain(..));
             if more {
                 self.commands.push_back(Command::Drained(self.requests.id()));

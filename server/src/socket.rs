@@ -20,6 +20,8 @@ use tokio_tungstenite::{
 };
 use valtronics_protocol::close::CloseCode;
 
+use crate::monitor::Registered;
+
 /// What a connection runs on.
 pub type Stream = TcpStream;
 
@@ -50,7 +52,10 @@ const MAX_WRITE_BUFFER_BYTES: usize = 320 * 1024;
 
 /// A WebSocket connection in the role of the server.
 #[derive(Debug)]
-pub struct Socket(WebSocketStream<Stream>);
+pub struct Socket {
+    stream: WebSocketStream<Stream>,
+    watched: Registered,
+}
 
 /// Why a connection cannot go on.
 #[derive(Debug)]
@@ -63,22 +68,35 @@ pub enum Broken {
 
 impl Socket {
     /// Takes over a stream whose handshake is done, and what was read beyond it.
-    pub async fn new(stream: Stream, already_read: Vec<u8>, config: SocketConfig) -> Self {
+    pub async fn new(
+        stream: Stream,
+        already_read: Vec<u8>,
+        config: SocketConfig,
+        watched: Registered,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(config.read_buffer_bytes)
             .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
             .max_message_size(Some(config.max_message_bytes))
             .max_frame_size(Some(config.max_message_bytes));
-        let socket =
+        let stream =
             WebSocketStream::from_partially_read(stream, already_read, Role::Server, Some(config));
-        Self(socket.await)
+        Self { stream: stream.await, watched }
+    }
+
+    /// Returns what others see of this connection.
+    pub fn watched(&self) -> &Registered {
+        &self.watched
     }
 
     /// Reads the next message, control frames included; `None` at the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Broken>> {
-        Pin::new(&mut self.0).poll_next(cx).map(|next| match next {
-            Some(Ok(message)) => Ok(message),
+        Pin::new(&mut self.stream).poll_next(cx).map(|next| match next {
+            Some(Ok(message)) => {
+                self.watched.received(&message);
+                Ok(message)
+            }
             Some(Err(error)) => Err(broken(&error)),
             None => Err(Broken::Gone),
         })
@@ -86,17 +104,18 @@ impl Socket {
 
     /// Waits until a message can be handed over.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Pin::new(&mut self.0).poll_ready(cx).map_err(|error| broken(&error))
+        Pin::new(&mut self.stream).poll_ready(cx).map_err(|error| broken(&error))
     }
 
     /// Hands a message over; it goes out with the next flush.
     pub fn start_send(&mut self, message: Message) -> Result<(), Broken> {
-        Pin::new(&mut self.0).start_send(message).map_err(|error| broken(&error))
+        self.watched.sent(&message);
+        Pin::new(&mut self.stream).start_send(message).map_err(|error| broken(&error))
     }
 
     /// Writes out what was handed over.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Pin::new(&mut self.0).poll_flush(cx).map_err(|error| broken(&error))
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(|error| broken(&error))
     }
 
     /// Reads the next message.

@@ -10,6 +10,7 @@ mod auth;
 mod endpoints;
 mod house;
 mod http;
+mod monitor;
 mod persistence;
 mod requests;
 mod server;

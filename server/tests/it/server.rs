@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
@@ -24,6 +25,8 @@ pub(crate) struct Server {
     child: Child,
     /// Reads what the server says, so that it never waits for us.
     _log: JoinSet<()>,
+    /// What it has said so far.
+    pub said: watch::Receiver<Vec<Json>>,
     /// Host and port.
     pub address: String,
     dir: tempfile::TempDir,
@@ -39,14 +42,15 @@ impl Server {
     /// Starts a server with these lines of configuration.
     pub(crate) async fn with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (child, _log, address) = spawn(dir.path(), config).await;
-        Self { child, _log, address, dir, config: config.to_owned() }
+        let (child, _log, said, address) = spawn(dir.path(), config).await;
+        Self { child, _log, said, address, dir, config: config.to_owned() }
     }
 
     /// Kills the server as a power cut would, and starts it again on the same data.
     pub(crate) async fn crash_and_restart(&mut self) {
         self.child.kill().await.unwrap();
-        (self.child, self._log, self.address) = spawn(self.dir.path(), &self.config).await;
+        (self.child, self._log, self.said, self.address) =
+            spawn(self.dir.path(), &self.config).await;
     }
 
     /// Asks the server to stop; returns its exit code.
@@ -96,8 +100,12 @@ impl Server {
 
     /// Connects to a path.
     pub(crate) async fn connect(&self, path: &str) -> Client {
+        self.connect_over(path, TcpStream::connect(&self.address).await.unwrap()).await
+    }
+
+    /// The same over a stream of one's own.
+    pub(crate) async fn connect_over(&self, path: &str, stream: TcpStream) -> Client {
         let request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        let stream = TcpStream::connect(&self.address).await.unwrap();
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
         Client(socket)
     }
@@ -184,7 +192,10 @@ fn write_config(dir: &Path, config: &str) {
 }
 
 /// Starts the program, and waits until it says on which port it listens.
-async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
+async fn spawn(
+    dir: &Path,
+    config: &str,
+) -> (Child, JoinSet<()>, watch::Receiver<Vec<Json>>, String) {
     write_config(dir, config);
     let mut child = Command::new(PROGRAM)
         .arg("--config")
@@ -208,9 +219,13 @@ async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
         }
     });
     let address = address.await.expect("the server listens");
-    let mut log = JoinSet::new();
-    log.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, log, address)
+    let (mut log, (say, said)) = (JoinSet::new(), watch::channel(Vec::new()));
+    log.spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            say.send_modify(|said| said.push(serde_json::from_str(&line).unwrap_or(line.into())));
+        }
+    });
+    (child, log, said, address)
 }
 
 /// One side of a WebSocket.
