@@ -30,7 +30,7 @@ use crate::{
     store_task::{StoreTask, last_values},
     system,
     tls::Certificate,
-    uplink::{UplinkCounters, Uplinks},
+    uplink::Uplinks,
 };
 
 /// How long connections have to say goodbye when the server stops.
@@ -121,7 +121,6 @@ impl Running {
                 gate: Arc::clone(&gate),
                 engine: handle.clone(),
                 store: store.clone(),
-                counters: UplinkCounters::default(),
                 stop: stop.clone(),
             }),
             store,
@@ -130,6 +129,7 @@ impl Running {
             loopback_only: address.ip().is_loopback(),
             next_session: 1.into(),
             intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
+            metrics_open: config.metrics.open,
         });
         if certificate.is_none() && !address.ip().is_loopback() {
             tracing::warn!("{PLAIN_BEYOND_LOOPBACK}");

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router, middleware,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use tokio_util::task::TaskTracker;
 
@@ -14,10 +14,12 @@ use crate::{
 
 mod alerts;
 mod auth;
+mod connections;
 mod cors;
 mod devices;
 mod error;
 mod health;
+mod metrics;
 mod rules;
 mod telemetry;
 mod upgrade;
@@ -46,6 +48,8 @@ pub struct Shared {
     pub next_session: std::sync::atomic::AtomicU64,
     /// What all HTTP intake may have under way, in bytes.
     pub intake: Arc<tokio::sync::Semaphore>,
+    /// `/metrics` needs no token.
+    pub metrics_open: bool,
 }
 
 /// The address of the client, which a trusted proxy may have said.
@@ -75,8 +79,13 @@ pub fn router(shared: Shared) -> Router {
         .route("/ws", get(upgrade::all_channels))
         .route("/ws/{channel}", get(upgrade::one_channel))
         .route("/uplink", get(upgrade::uplink))
+        // For the routes above only.
+        .route_layer(middleware::from_fn_with_state(api.clone(), upgrade::note_refusal))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::text))
+        .route("/api/v1/connections", get(connections::list))
+        .route("/api/v1/connections/{id}/log", put(connections::log))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one))
         .route("/api/v1/alerts", get(alerts::list))

@@ -270,7 +270,7 @@ impl Hub {
 fn newest(device: &Device, metrics: impl Iterator<Item = MetricIndex>) -> Vec<Change<'_>> {
     let change = |metric| {
         let last = device.metric(metric)?.last.as_ref()?;
-        Some(Change { metric, value: &last.value, at: last.at })
+        Some(Change { metric, value: &last.value, at: last.at, arrived_at: None })
     };
     metrics.filter_map(change).collect()
 }

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod proxy;
 pub mod tls;
 pub mod stream;
+pub mod monitor;
 pub mod listen;
 pub mod http;
 pub mod uplink;

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::time::Sleep;
 use tokio_util::sync::PollSender;
-use valtronics_protocol::{close::CloseCode, format::Format, request, response::Response};
+use valtronics_protocol::{close::CloseCode, request, response::Response};
 
 use crate::{
     clock,
@@ -47,8 +47,8 @@ pub struct Opened {
     pub id: SessionId,
     /// The connection.
     pub socket: Socket,
-    /// How its messages are written.
-    pub format: Format,
+    /// What waits for it.
+    pub outbox: Arc<Outbox>,
     /// The client's address.
     pub address: IpAddr,
     /// The channel of the endpoint, and what it subscribes to by itself.
@@ -71,6 +71,8 @@ pub struct Session {
     outgoing: VecDeque<Message>,
     taken: Vec<Outgoing>,
     unflushed: bool,
+    /// When the oldest live readings of this flush came in.
+    arrived_at: Option<Instant>,
     /// How many requests were handed to the engine, and how many of them it has answered.
     asked: u64,
     answered: u64,
@@ -84,8 +86,7 @@ impl Session {
         let now = clock::instant();
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
-        let Opened { id, socket, format, address, endpoint, token } = opened;
-        let outbox = Arc::new(Outbox::new(format));
+        let Opened { id, socket, outbox, address, endpoint, token } = opened;
         let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
         let mut session = Self {
             socket,
@@ -98,6 +99,7 @@ impl Session {
             outgoing: VecDeque::new(),
             taken: Vec::new(),
             unflushed: false,
+            arrived_at: None,
             asked: 0,
             answered: 0,
             closing: false,
@@ -176,6 +178,9 @@ impl Session {
                 requests::Step::Answered => {}
                 requests::Step::Authenticated { expires_at } => {
                     self.timing.authenticated(expires_at, clock::now(), now);
+                    if let Some(user) = self.requests.user() {
+                        self.socket.watched().authenticated(user);
+                    }
                     self.sleep.as_mut().reset(self.timing.deadline().into());
                 }
                 requests::Step::Close(code, reason) => {
@@ -235,6 +240,10 @@ impl Session {
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => self.unflushed = false,
                 }
+                if let Some(arrived_at) = self.arrived_at.take() {
+                    let took = clock::instant().saturating_duration_since(arrived_at);
+                    self.socket.watched().figures.latency.observe(took);
+                }
             }
             if self.closing || drained {
                 return Ok(freed);
@@ -242,6 +251,7 @@ impl Session {
             let taken = self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
             freed |= taken.answered != self.answered || taken.more;
             (self.answered, drained) = (taken.answered, taken.drained);
+            self.arrived_at = taken.arrived_at;
             pack(self.taken.drain(..), self.outbox.format(), &mut self.outgoing);
             if taken.more {
                 self.commands.push_back(Command::Drained(self.requests.id()));

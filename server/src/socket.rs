@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 };
 use valtronics_protocol::close::CloseCode;
 
-use crate::stream::Stream;
+use crate::{monitor::Registered, stream::Stream};
 
 /// What a connection carries. It is the codec's own type, so that a message for thousands of
 /// connections is encoded once and shared by all of them; nobody names it but through here.
@@ -58,6 +58,7 @@ pub struct Socket {
     codec: WebSocketStream<Stream>,
     /// What did not fit, since pongs have filled the codec's buffer: it goes out after them.
     held: Option<Message>,
+    watched: Registered,
 }
 
 /// Why a connection cannot go on.
@@ -71,22 +72,35 @@ pub enum Broken {
 
 impl Socket {
     /// Takes over a stream whose handshake is done, and what was read beyond it.
-    pub async fn new(stream: Stream, already_read: Vec<u8>, config: SocketConfig) -> Self {
+    pub async fn new(
+        stream: Stream,
+        already_read: Vec<u8>,
+        config: SocketConfig,
+        watched: Registered,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(config.read_buffer_bytes)
             .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
             .max_message_size(Some(config.max_message_bytes))
             .max_frame_size(Some(config.max_message_bytes));
-        let socket =
+        let codec =
             WebSocketStream::from_partially_read(stream, already_read, Role::Server, Some(config));
-        Self { codec: socket.await, held: None }
+        Self { codec: codec.await, held: None, watched }
+    }
+
+    /// Returns what others see of this connection.
+    pub fn watched(&self) -> &Registered {
+        &self.watched
     }
 
     /// Reads the next message, control frames included; `None` at the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Broken>> {
         Pin::new(&mut self.codec).poll_next(cx).map(|next| match next {
-            Some(Ok(message)) => Ok(message),
+            Some(Ok(message)) => {
+                self.watched.received(&message);
+                Ok(message)
+            }
             Some(Err(error)) => Err(broken(&error)),
             None => Err(Broken::Gone),
         })
@@ -98,7 +112,7 @@ impl Socket {
             let flushed = ready!(Pin::new(&mut self.codec).poll_flush(cx));
             flushed.map_err(|error| broken(&error))?;
             if let Some(message) = self.held.take() {
-                self.start_send(message)?;
+                self.hand_over(message)?;
             }
         }
         Pin::new(&mut self.codec).poll_ready(cx).map_err(|error| broken(&error))
@@ -106,6 +120,11 @@ impl Socket {
 
     /// Hands a message over; it goes out with the next flush.
     pub fn start_send(&mut self, message: Message) -> Result<(), Broken> {
+        self.watched.sent(&message);
+        self.hand_over(message)
+    }
+
+    fn hand_over(&mut self, message: Message) -> Result<(), Broken> {
         match Pin::new(&mut self.codec).start_send(message) {
             Err(Error::WriteBufferFull(message)) => self.held = Some(*message),
             sent => sent.map_err(|error| broken(&error))?,

@@ -7,10 +7,7 @@
 use std::{
     net::IpAddr,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -57,15 +54,6 @@ pub enum Dialect {
     Json,
 }
 
-/// What uplinks count, for the operator.
-#[derive(Debug, Default)]
-pub struct UplinkCounters {
-    /// Messages whose number was known already.
-    pub duplicates: AtomicU64,
-    /// Messages that were refused.
-    pub refused: AtomicU64,
-}
-
 /// What every uplink shares.
 pub struct Uplinks {
     /// The door.
@@ -74,8 +62,6 @@ pub struct Uplinks {
     pub engine: EngineHandle,
     /// The way to the registry.
     pub store: StoreHandle,
-    /// What they count.
-    pub counters: UplinkCounters,
     /// The server stops.
     pub stop: CancellationToken,
 }
@@ -165,6 +151,7 @@ impl Uplink {
             End::Close(CloseCode::TimedOut, "no auth within the time: send it first".into())
         })??;
         let claims = self.verify(&hello.token).await?;
+        self.socket.watched().authenticated(&claims.sub);
         self.shared.gate.admission().succeeded(self.address);
         let mut admitted = self.open(claims, &hello).await?;
         let (committed, named) = (admitted.told, admitted.queue.is_some());
@@ -193,13 +180,15 @@ impl Uplink {
     async fn verify(&mut self, token: &str) -> Result<Claims, End> {
         let (refusal, end) = match self.shared.gate.keys.verify(token, clock::now()) {
             Ok(claims) if claims.scopes.contains(Scope::Uplink) => return Ok(claims),
-            Ok(_) => {
+            Ok(claims) => {
+                let (sub, code) = (Some(&*claims.sub), ErrorCode::Forbidden);
+                self.shared.gate.monitor.refusals.auth(self.address, sub, code);
                 let why = "the token has no scope uplink: get one that has";
                 let refusal = Welcome { error: Some(ErrorCode::Forbidden), ..Welcome::default() };
                 (refusal, End::Close(CloseCode::Forbidden, why.into()))
             }
             Err(fault) => {
-                tracing::warn!(address = %self.address, reason = ?fault, "refused an agent's token");
+                self.shared.gate.monitor.refusals.auth(self.address, None, fault);
                 let reason = serde_json::to_value(fault).ok();
                 let reason = reason.and_then(|reason| reason.as_str().map(str::to_owned));
                 let error = Some(ErrorCode::InvalidToken);
@@ -303,6 +292,7 @@ impl Uplink {
         timing: &mut Timing,
     ) -> Result<bool, End> {
         let message = message?;
+        let arrived_at = Some(clock::instant());
         let bytes = message.len().clamp(1, MAX_FRAME_BYTES);
         let received = match message {
             Message::Text(text) => frames.text(text.as_str()).await,
@@ -311,6 +301,7 @@ impl Uplink {
             Message::Close(_) => return Ok(false),
         };
         let received = received?;
+        received.count(&self.socket.watched().figures);
         if let Some(expires_at) = received.renewed {
             timing.authenticated(expires_at, clock::now(), clock::instant());
         }
@@ -318,7 +309,7 @@ impl Uplink {
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
             let window = Arc::clone(&self.window);
             let permit = window.acquire_many_owned(permits).await.map_err(|_| stopping())?;
-            let batch = Batch { permit: Some(permit), ..received.batch };
+            let batch = Batch { permit: Some(permit), arrived_at, ..received.batch };
             self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
         }
         for answer in received.answers {
@@ -344,10 +335,6 @@ fn ticket(
         reached,
         queue: queue.cloned(),
     })
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The acknowledgements that one connection is owed.

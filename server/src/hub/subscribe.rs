@@ -35,6 +35,7 @@ impl Hub {
             self.end_forbidden(session, channel, state);
         }
         if let Some(subscriber) = self.subscribers.get(&session) {
+            subscriber.outbox.note_subscriptions(subscriber.keys());
             subscriber.outbox.done();
         }
     }
@@ -123,6 +124,9 @@ impl Hub {
                 self.subscribe_events(session, channel, filters, &options, since, state);
             }
             Channel::System => self.subscribe_system(session, &filters, &options, now),
+        }
+        if let Some(subscriber) = self.subscribers.get(&session) {
+            subscriber.outbox.note_subscriptions(subscriber.keys());
         }
         self.pump(session, state, now);
     }
@@ -256,6 +260,7 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
+        subscriber.outbox.note_subscriptions(subscriber.keys());
         let response = UnsubscribeResponse {
             success: true,
             channel: Some(request.channel),

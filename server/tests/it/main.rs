@@ -14,6 +14,7 @@ mod frames;
 mod house;
 mod http;
 mod logs;
+mod monitor;
 mod persistence;
 mod requests;
 mod server;
