@@ -9,7 +9,7 @@ use valtronics_server::{
     app::{self, Signal},
     clock,
     config::Config,
-    telemetry, watch,
+    listen, telemetry, watch,
 };
 
 /// Live telemetry, device status and alerts for WebSocket subscribers.
@@ -129,6 +129,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 impl Run {
     fn run(self) -> Result<(), Failure> {
         telemetry::init();
+        listen::raise_descriptor_limit();
         let file = self.config.as_deref();
         let mut config = file.map_or_else(|| Ok(Config::default()), Config::load).map_err(usage)?;
         config.listen = self.listen.unwrap_or(config.listen);
@@ -136,6 +137,7 @@ impl Run {
         // Mistakes in rules and keys are mistakes of configuration, too.
         app::load_rules(&config).map_err(usage)?;
         config.keys(true).map_err(usage)?;
+        config.certificate().map_err(usage)?;
         let serve = async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -157,8 +159,9 @@ fn check(path: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(path).map_err(usage)?;
     app::load_rules(&config).map_err(usage)?;
     config.keys(false).map_err(usage)?;
-    if !config.listen.ip().is_loopback() {
-        eprintln!("warning: plain HTTP beyond loopback: put a proxy with TLS before the server");
+    config.certificate().map_err(usage)?;
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        eprintln!("warning: {}", app::PLAIN_BEYOND_LOOPBACK);
     }
     Ok(())
 }

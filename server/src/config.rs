@@ -15,6 +15,8 @@ use valtronics_protocol::time::{optional_period, period};
 use crate::{
     auth::{self, Keys},
     limits,
+    proxy::TrustedProxies,
+    tls::{self, Certificate},
 };
 
 /// The configuration.
@@ -27,6 +29,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// HTTP.
     pub http: Http,
+    /// The certificate; absent: plain HTTP.
+    pub tls: Option<tls::Config>,
     /// Tokens.
     pub auth: auth::Config,
     /// Which pages may connect.
@@ -56,6 +60,7 @@ impl Default for Config {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8000),
             data_dir: "data".into(),
             http: Http::default(),
+            tls: None,
             auth: auth::Config::default(),
             origins: Origins::default(),
             limits: limits::Config::default(),
@@ -75,7 +80,7 @@ impl Default for Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Whose `X-Forwarded-For` and `-Host` are believed.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Which pages may connect.
@@ -171,6 +176,15 @@ impl Config {
             .map_err(|mistake| self.mistake(mistake.key, mistake.error))
     }
 
+    /// Reads the certificate; none: plain HTTP.
+    ///
+    /// # Errors
+    /// When it cannot be served, with file and line.
+    pub fn certificate(&self) -> Result<Option<Certificate>, ConfigError> {
+        let certificate = self.tls.as_ref().map(|tls| Certificate::open(tls.within(&self.folder)));
+        certificate.transpose().map_err(|error| self.mistake(error.key, error))
+    }
+
     /// Says where a mistake stands.
     fn mistake(&self, key: &str, why: impl std::fmt::Display) -> ConfigError {
         let Some(path) = &self.file else { return ConfigError(format!("{key}: {why}")) };
@@ -196,9 +210,6 @@ impl Config {
                 let why = format!("{origin:?} is no origin such as \"https://dash.example.com\"");
                 return Err(("allow", why));
             }
-        }
-        if !self.http.trusted_proxies.is_empty() {
-            return Err(("trusted_proxies", "is not supported by this version yet".into()));
         }
         Ok(())
     }

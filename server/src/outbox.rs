@@ -17,10 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_tungstenite::tungstenite::Message;
-use valtronics_protocol::{close::CloseCode, id::DeviceId};
+use serde::Serialize;
+use valtronics_protocol::{close::CloseCode, format::Format, id::DeviceId};
 
-use crate::commit::MetricIndex;
+use crate::{
+    commit::MetricIndex,
+    message::{Outgoing, Packing, to_message},
+    socket::Message,
+};
 
 /// How much the hub puts into the urgent lane before it waits for the connection to drain: some
 /// flushes' worth, so that the hub is asked seldom and memory stays small.
@@ -37,6 +41,8 @@ pub struct TelemetryFrame {
     pub device: DeviceId,
     /// Which metrics it holds.
     pub metrics: Box<[MetricIndex]>,
+    /// When its readings came in, if they are on their first way out.
+    pub arrived_at: Option<Instant>,
 }
 
 /// Why a connection is to be ended.
@@ -64,19 +70,24 @@ pub enum Pushed {
 
 /// What waits for one connection.
 #[derive(Debug, Default)]
-pub struct Outbox(Mutex<Lanes>);
+pub struct Outbox {
+    format: Format,
+    lanes: Mutex<Lanes>,
+}
 
 #[derive(Debug, Default)]
 struct Lanes {
-    urgent: VecDeque<Message>,
+    urgent: VecDeque<Outgoing>,
     urgent_bytes: usize,
-    telemetry: VecDeque<Arc<TelemetryFrame>>,
+    telemetry: VecDeque<(Arc<TelemetryFrame>, Packing)>,
     telemetry_bytes: usize,
     /// When something of the telemetry lane last moved, or came into the empty lane.
     moved_at: Option<Instant>,
     /// When the session last took telemetry.
     taken_at: Option<Instant>,
-    system: Option<Message>,
+    /// When the oldest readings came in of those that the session takes now.
+    arrived_at: Option<Instant>,
+    system: Option<Outgoing>,
     close: Option<Close>,
     /// The hub conflates for this connection until it says otherwise.
     conflating: bool,
@@ -86,6 +97,20 @@ struct Lanes {
     answered: u64,
     gone: bool,
     waker: Option<Waker>,
+    noted: Depth,
+}
+
+/// How deep an outbox is, for those who watch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// How many bytes wait.
+    pub queued_bytes: usize,
+    /// How many keys the connection has subscribed to.
+    pub subscriptions: usize,
+    /// How many telemetry updates were merged away, ever.
+    pub merged_telemetry: u64,
+    /// How many system updates were merged away, ever.
+    pub merged_system: u64,
 }
 
 /// What a session got out of its outbox.
@@ -93,34 +118,56 @@ struct Lanes {
 pub struct Taken {
     /// How many requests the engine has answered so far.
     pub answered: u64,
+    /// The outbox is empty: whatever comes next wakes the session.
+    pub drained: bool,
     /// The outbox is empty, and the hub holds more.
     pub more: bool,
     /// When everything before it is sent: end.
     pub close: Option<Close>,
+    /// When the oldest of the live readings came in.
+    pub arrived_at: Option<Instant>,
 }
 
 impl Outbox {
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        // A panic while the lock is held leaves queues that are still queues.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes the outbox of a connection whose messages are written in this format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format, lanes: Mutex::default() }
     }
 
-    /// Adds an answer, an event or a part of a snapshot.
-    pub fn push(&self, message: Message) {
+    /// Returns how messages of this connection are written.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        // A panic while the lock is held leaves queues that are still queues.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an answer, or something else about the connection itself.
+    pub fn push(&self, message: &impl Serialize) {
+        self.push_update(to_message(message, self.format), Packing::Alone);
+    }
+
+    /// Adds an event or a part of a snapshot.
+    pub fn push_update(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.urgent_bytes += message.len();
-        lanes.urgent.push_back(message);
+        lanes.push(Outgoing { message, packing });
         lanes.wake();
     }
 
     /// Adds the answer to a request that was handed to the engine, behind all telemetry that waits:
     /// what a client gets after it is what the answer promises.
-    pub fn answer(&self, message: Message) {
+    pub fn answer(&self, message: &impl Serialize) {
+        let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        let waiting = mem::take(&mut lanes.telemetry);
-        lanes.urgent_bytes += mem::take(&mut lanes.telemetry_bytes) + message.len();
-        lanes.urgent.extend(waiting.into_iter().map(|frame| frame.message.clone()));
-        lanes.urgent.push_back(message);
+        lanes.telemetry_bytes = 0;
+        for (frame, packing) in mem::take(&mut lanes.telemetry) {
+            lanes.push(Outgoing { message: frame.message.clone(), packing });
+        }
+        lanes.push(Outgoing { message, packing: Packing::Alone });
         lanes.answered += 1;
         lanes.wake();
     }
@@ -138,6 +185,7 @@ impl Outbox {
     pub fn push_telemetry(
         &self,
         frame: &Arc<TelemetryFrame>,
+        packing: Packing,
         limit_bytes: usize,
         now: Instant,
         coalesce: Duration,
@@ -155,7 +203,7 @@ impl Outbox {
             lanes.moved_at = Some(now);
         }
         lanes.telemetry_bytes = bytes;
-        lanes.telemetry.push_back(Arc::clone(frame));
+        lanes.telemetry.push_back((Arc::clone(frame), packing));
         let busy = |at| now.saturating_duration_since(at) < coalesce;
         if lanes.waker.is_some() && lanes.taken_at.is_some_and(busy) {
             return Pushed::Asleep;
@@ -165,9 +213,11 @@ impl Outbox {
     }
 
     /// Sets the newest system status; returns whether one was waiting that nobody will see now.
-    pub fn push_system(&self, message: Message) -> bool {
+    pub fn push_system(&self, message: &impl Serialize, packing: Packing) -> bool {
+        let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        let superseded = lanes.system.replace(message).is_some();
+        let superseded = lanes.system.replace(Outgoing { message, packing }).is_some();
+        lanes.noted.merged_system += u64::from(superseded);
         lanes.wake();
         superseded
     }
@@ -178,7 +228,7 @@ impl Outbox {
     }
 
     /// Takes the waiting telemetry back and refuses more of it until [`Outbox::resume`].
-    pub fn conflate(&self) -> VecDeque<Arc<TelemetryFrame>> {
+    pub fn conflate(&self) -> VecDeque<(Arc<TelemetryFrame>, Packing)> {
         let mut lanes = self.lanes();
         lanes.conflating = true;
         lanes.telemetry_bytes = 0;
@@ -206,9 +256,26 @@ impl Outbox {
     /// Returns how many bytes wait in all.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
+        self.depth().queued_bytes
+    }
+
+    /// Returns how deep it is.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
         let lanes = self.lanes();
-        let system = lanes.system.as_ref().map_or(0, Message::len);
-        lanes.urgent_bytes + lanes.telemetry_bytes + system
+        let system = lanes.system.as_ref().map_or(0, |waiting| waiting.message.len());
+        let queued_bytes = lanes.urgent_bytes + lanes.telemetry_bytes + system;
+        Depth { queued_bytes, ..lanes.noted }
+    }
+
+    /// Notes how many telemetry updates were merged away just now.
+    pub fn note_merged(&self, more: u64) {
+        self.lanes().noted.merged_telemetry += more;
+    }
+
+    /// Notes how many keys the connection has subscribed to.
+    pub fn note_subscriptions(&self, keys: usize) {
+        self.lanes().noted.subscriptions = keys;
     }
 
     /// Ends the connection after what waits in the urgent lane.
@@ -222,7 +289,9 @@ impl Outbox {
 
     /// Marks the session as ended and lets go of all that waits.
     pub fn end(&self) {
-        *self.lanes() = Lanes { gone: true, ..Lanes::default() };
+        let mut lanes = self.lanes();
+        let noted = lanes.noted;
+        *lanes = Lanes { gone: true, noted, ..Lanes::default() };
     }
 
     /// Moves up to `most_bytes` (and at least one message, where there is one) into `messages`.
@@ -231,16 +300,16 @@ impl Outbox {
     pub fn take(
         &self,
         most_bytes: usize,
-        messages: &mut Vec<Message>,
+        messages: &mut Vec<Outgoing>,
         waker: &Waker,
         now: Instant,
     ) -> Taken {
         let mut lanes = self.lanes();
         let mut bytes = 0;
         while bytes < most_bytes {
-            let Some(message) = lanes.pop(now) else { break };
-            bytes += message.len();
-            messages.push(message);
+            let Some(outgoing) = lanes.pop(now) else { break };
+            bytes += outgoing.message.len();
+            messages.push(outgoing);
         }
         let empty = lanes.is_empty();
         let close = if empty { lanes.close.take() } else { None };
@@ -251,7 +320,8 @@ impl Outbox {
         if empty && !lanes.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             lanes.waker = Some(waker.clone());
         }
-        Taken { answered: lanes.answered, more, close }
+        let arrived_at = lanes.arrived_at.take();
+        Taken { answered: lanes.answered, drained: empty, more, close, arrived_at }
     }
 }
 
@@ -262,20 +332,26 @@ impl Lanes {
         }
     }
 
+    fn push(&mut self, outgoing: Outgoing) {
+        self.urgent_bytes += outgoing.message.len();
+        self.urgent.push_back(outgoing);
+    }
+
     fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.telemetry.is_empty() && self.system.is_none()
     }
 
-    fn pop(&mut self, now: Instant) -> Option<Message> {
-        if let Some(message) = self.urgent.pop_front() {
-            self.urgent_bytes -= message.len();
-            return Some(message);
+    fn pop(&mut self, now: Instant) -> Option<Outgoing> {
+        if let Some(outgoing) = self.urgent.pop_front() {
+            self.urgent_bytes -= outgoing.message.len();
+            return Some(outgoing);
         }
-        if let Some(frame) = self.telemetry.pop_front() {
+        if let Some((frame, packing)) = self.telemetry.pop_front() {
             self.telemetry_bytes -= frame.message.len();
             self.moved_at = Some(now);
             self.taken_at = Some(now);
-            return Some(frame.message.clone());
+            self.arrived_at = self.arrived_at.or(frame.arrived_at);
+            return Some(Outgoing { message: frame.message.clone(), packing });
         }
         self.system.take()
     }
@@ -290,47 +366,52 @@ mod tests {
             message: Message::text(text),
             device: DeviceId(1),
             metrics: Box::new([MetricIndex(0)]),
+            arrived_at: None,
         })
+    }
+
+    fn push(outbox: &Outbox, text: &str, limit_bytes: usize, now: Instant) -> Pushed {
+        outbox.push_telemetry(&frame(text), Packing::Alone, limit_bytes, now, Duration::ZERO)
     }
 
     fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
         let mut messages = Vec::new();
         outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
-        messages.iter().map(|message| message.to_text().unwrap().to_owned()).collect()
+        messages.iter().map(|taken| taken.message.to_text().unwrap().to_owned()).collect()
     }
 
     #[test]
     fn answers_come_before_later_and_after_earlier_telemetry() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        outbox.push_telemetry(&frame("old"), 100, now, Duration::ZERO);
-        outbox.answer(Message::text("answer"));
-        outbox.push_telemetry(&frame("new"), 100, now, Duration::ZERO);
-        outbox.push(Message::text("event"));
-        assert_eq!(take(&outbox, now), ["old", "answer", "event", "new"]);
+        push(&outbox, "old", 100, now);
+        outbox.answer(&"answer");
+        push(&outbox, "new", 100, now);
+        outbox.push(&"event");
+        assert_eq!(take(&outbox, now), ["old", "\"answer\"", "\"event\"", "new"]);
         assert_eq!(outbox.queued_bytes(), 0);
     }
 
     #[test]
     fn telemetry_is_bounded_in_bytes_and_in_age() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert_eq!(outbox.push_telemetry(&frame("12345"), 8, now, Duration::ZERO), Pushed::Queued);
-        assert_eq!(outbox.push_telemetry(&frame("6789"), 8, now, Duration::ZERO), Pushed::Conflate);
+        assert_eq!(push(&outbox, "12345", 8, now), Pushed::Queued);
+        assert_eq!(push(&outbox, "6789", 8, now), Pushed::Conflate);
         let later = now + STALL + Duration::from_millis(1);
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, later, Duration::ZERO), Pushed::Conflate);
+        assert_eq!(push(&outbox, "6", 8, later), Pushed::Conflate);
         assert_eq!(outbox.conflate().len(), 1);
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, now, Duration::ZERO), Pushed::Conflate);
+        assert_eq!(push(&outbox, "6", 8, now), Pushed::Conflate);
         outbox.resume();
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, later, Duration::ZERO), Pushed::Queued);
+        assert_eq!(push(&outbox, "6", 8, later), Pushed::Queued);
         assert_eq!(take(&outbox, now), ["6"]);
         outbox.end();
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, now, Duration::ZERO), Pushed::Gone);
+        assert_eq!(push(&outbox, "6", 8, now), Pushed::Gone);
     }
 
     #[test]
     fn the_newest_system_status_replaces_the_one_that_waits() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert!(!outbox.push_system(Message::text("1")));
-        assert!(outbox.push_system(Message::text("2")));
-        assert_eq!(take(&outbox, now), ["2"]);
+        assert!(!outbox.push_system(&"1", Packing::Alone));
+        assert!(outbox.push_system(&"2", Packing::Alone));
+        assert_eq!(take(&outbox, now), ["\"2\""]);
     }
 }

@@ -16,7 +16,6 @@ use std::{
 };
 
 use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::PollSender;
 use valtronics_protocol::{close::CloseCode, request, response::Response};
 
@@ -24,9 +23,9 @@ use crate::{
     clock,
     engine::Command,
     hub::SessionId,
-    outbox::{Close, Outbox, Taken},
-    socket::{Broken, Socket, close_message},
-    state::to_message,
+    message::{Outgoing, pack},
+    outbox::{Close, Outbox},
+    socket::{Broken, Message, Socket, close_message},
     timing::{Due, Timing},
 };
 
@@ -49,6 +48,8 @@ pub struct Opened {
     pub id: SessionId,
     /// The connection.
     pub socket: Socket,
+    /// What waits for it.
+    pub outbox: Arc<Outbox>,
     /// The client's address.
     pub address: IpAddr,
     /// The channel of the endpoint, and what it subscribes to by itself.
@@ -69,8 +70,10 @@ pub struct Session {
     sleep: Pin<Box<Sleep>>,
     /// Messages on their way from the outbox to the socket.
     outgoing: VecDeque<Message>,
-    taken: Vec<Message>,
+    taken: Vec<Outgoing>,
     unflushed: bool,
+    /// When the oldest live readings of this flush came in.
+    arrived_at: Option<Instant>,
     /// How many requests were handed to the engine, and how many of them it has answered.
     asked: u64,
     answered: u64,
@@ -82,10 +85,9 @@ impl Session {
     #[must_use]
     pub fn new(opened: Opened, gate: Arc<Gate>, engine: PollSender<Command>) -> Self {
         let now = clock::instant();
-        let outbox = Arc::new(Outbox::default());
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
-        let Opened { id, socket, address, endpoint, token } = opened;
+        let Opened { id, socket, outbox, address, endpoint, token } = opened;
         let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
         let mut session = Self {
             socket,
@@ -98,6 +100,7 @@ impl Session {
             outgoing: VecDeque::new(),
             taken: Vec::new(),
             unflushed: false,
+            arrived_at: None,
             asked: 0,
             answered: 0,
             closing: false,
@@ -122,7 +125,7 @@ impl Session {
 
     /// Does all that can be done now; ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // A round that moves something may have made room for something else.
+        // A round that moves something may have made way for something else.
         for _ in 0..MAX_ROUNDS {
             let now = clock::instant();
             if self.timing.is_over(now) {
@@ -155,7 +158,7 @@ impl Session {
         match self.timing.due(now) {
             Some(Due::Ping) => self.outgoing.push_back(Message::Ping(Default::default())),
             Some(Due::TokenExpires(expires_at)) => {
-                self.outbox.push(to_message(&Response::AuthExpiring { expires_at }));
+                self.outbox.push(&Response::AuthExpiring { expires_at });
             }
             Some(Due::Release) => {
                 let step = self.requests.release(now);
@@ -187,6 +190,9 @@ impl Session {
             Step::Answered => {}
             Step::Authenticated { expires_at } => {
                 self.timing.authenticated(expires_at, clock::now(), now);
+                if let Some(user) = self.requests.user() {
+                    self.socket.watched().authenticated(user);
+                }
                 self.sleep.as_mut().reset(self.timing.deadline().into());
             }
             Step::Held { until } => {
@@ -224,13 +230,14 @@ impl Session {
         moved
     }
 
-    /// Moves what waits in the outbox to the socket; fails when the connection has ended.
+    /// Moves what waits in the outbox to the socket; returns whether anything came out that a
+    /// request or the engine waits for. Fails when the connection has ended.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
-        let mut moved = false;
+        let (mut freed, mut drained) = (false, false);
         loop {
             while !self.outgoing.is_empty() {
                 match self.socket.poll_ready(cx) {
-                    Poll::Pending => return Ok(moved),
+                    Poll::Pending => return Ok(freed),
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => {}
                 }
@@ -240,32 +247,36 @@ impl Session {
                 if self.socket.start_send(message).is_err() {
                     return Err(Poll::Ready(()));
                 }
-                (self.unflushed, moved) = (true, true);
+                self.unflushed = true;
             }
             if self.unflushed {
                 match self.socket.poll_flush(cx) {
-                    Poll::Pending => return Ok(moved),
+                    Poll::Pending => return Ok(freed),
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => self.unflushed = false,
                 }
+                if let Some(arrived_at) = self.arrived_at.take() {
+                    let took = clock::instant().saturating_duration_since(arrived_at);
+                    self.socket.watched().figures.latency.observe(took);
+                }
             }
-            if self.closing {
-                return Ok(moved);
+            if self.closing || drained {
+                return Ok(freed);
             }
-            let Taken { answered, more, close } =
-                self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
-            moved |= answered != self.answered;
-            self.answered = answered;
-            self.outgoing.extend(self.taken.drain(..));
-            if more {
+            let taken = self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
+            freed |= taken.answered != self.answered || taken.more;
+            (self.answered, drained) = (taken.answered, taken.drained);
+            self.arrived_at = taken.arrived_at;
+            pack(self.taken.drain(..), self.outbox.format(), &mut self.outgoing);
+            if taken.more {
                 self.commands.push_back(Command::Drained(self.requests.id()));
-                moved = true;
             }
-            if let Some(Close { code, reason }) = close {
+            if let Some(Close { code, reason }) = taken.close {
                 self.begin_close(code, &reason);
+                drained = false;
             }
             if self.outgoing.is_empty() {
-                return Ok(moved);
+                return Ok(freed);
             }
         }
     }
@@ -294,8 +305,10 @@ impl Session {
             return Ok(true);
         }
         match message {
-            Message::Text(text) => self.requests.receive(text.as_str()),
-            Message::Binary(_) => self.requests.receive_binary(),
+            Message::Text(_) | Message::Binary(_) => self.requests.receive(&message),
+            // Those over the rate are not handled, but a ping is answered: the codec does so before
+            // it shows the ping, keeps one pong at most, and cannot be told not to. The limit of
+            // messages that may be dropped bounds it.
             Message::Ping(_) | Message::Pong(_) => {
                 if let Some((code, reason)) = self.requests.count_control(now) {
                     self.begin_close(code, &reason);

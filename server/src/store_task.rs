@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -72,6 +72,7 @@ struct Request {
 pub struct StoreHandle {
     requests: mpsc::Sender<Request>,
     writable: Arc<AtomicBool>,
+    commits: Arc<AtomicU64>,
 }
 
 impl StoreHandle {
@@ -96,6 +97,12 @@ impl StoreHandle {
     pub fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
     }
+
+    /// Returns how many commits have succeeded since the start.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
 }
 
 /// The task that owns the store.
@@ -107,6 +114,7 @@ pub struct StoreTask {
     requests: mpsc::Receiver<Request>,
     commits: mpsc::Receiver<Commit>,
     writable: Arc<AtomicBool>,
+    committed: Arc<AtomicU64>,
 }
 
 impl StoreTask {
@@ -120,7 +128,7 @@ impl StoreTask {
         let (requests, requests_rx) = mpsc::channel(REQUESTS);
         // The engine sends a commit only when the one before is done.
         let (commits, commits_rx) = mpsc::channel(1);
-        let writable = Arc::new(AtomicBool::new(true));
+        let (writable, committed) = (Arc::new(AtomicBool::new(true)), Arc::default());
         let task = Self {
             store: Some(store),
             limits,
@@ -128,8 +136,9 @@ impl StoreTask {
             requests: requests_rx,
             commits: commits_rx,
             writable: Arc::clone(&writable),
+            committed: Arc::clone(&committed),
         };
-        (task, StoreHandle { requests, writable }, commits)
+        (task, StoreHandle { requests, writable, commits: committed }, commits)
     }
 
     /// Serves until the engine has ended; returns the store.
@@ -188,6 +197,7 @@ impl StoreTask {
             .await;
         match result {
             Ok(committed) => {
+                self.committed.fetch_add(1, Ordering::Relaxed);
                 if !self.writable.swap(true, Ordering::Relaxed) {
                     tracing::info!("the store can write again");
                 }

@@ -57,6 +57,7 @@ pub(super) async fn post(
     let reached = Ack { seq: Some(1), event: None };
     let mut batch = Batch {
         received_at: clock::now(),
+        arrived_at: Some(clock::instant()),
         ticket: Some(Ticket { progress: Arc::new(progress), reached, queue: None }),
         ..Batch::default()
     };

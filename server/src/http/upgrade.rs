@@ -6,30 +6,51 @@ use axum::{
     body::Body,
     extract::{Extension, Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
     response::Response,
 };
 use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value as Json};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use valtronics_protocol::{
     filter::{self, Channel},
+    format::Format,
     request::Subscribe,
     uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
 };
 
-use super::{Api, Peer, auth::bearer, error::ApiError};
+use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError};
 use crate::{
     clock,
     limits::Refused,
-    origin,
+    monitor::Role,
+    outbox::Outbox,
     session::{Opened, Session},
-    socket::{Socket, SocketConfig, Stream},
+    socket::{Socket, SocketConfig, accept_key},
+    stream::Stream,
     uplink::{Dialect, Uplink},
 };
 
-/// The subprotocol of subscribers in JSON; none means the same.
-const SUBPROTOCOL_SUBSCRIBER: &str = "valtronics.v1.json";
+/// Notes who was not let in, whatever the reason.
+pub(super) async fn note_refusal(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let reason = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => return response,
+        StatusCode::FORBIDDEN => "origin",
+        StatusCode::NOT_FOUND => "path",
+        StatusCode::UPGRADE_REQUIRED => "not_websocket",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+        StatusCode::SERVICE_UNAVAILABLE => "connection_limit",
+        _ => "malformed",
+    };
+    api.gate.monitor.refusals.handshake(peer.0, reason);
+    response
+}
 
 pub(super) async fn all_channels(
     State(api): State<Api>,
@@ -127,28 +148,31 @@ fn subscriber(
     let key = websocket_key(request.headers())?;
     check_origin(api, request.headers())?;
     let offered = offered_protocols(request.headers());
-    let protocol = match offered.as_slice() {
-        [] => None,
-        offered if offered.iter().any(|name| name == SUBPROTOCOL_SUBSCRIBER) => {
-            Some(SUBPROTOCOL_SUBSCRIBER)
-        }
-        _ => return Err(unknown_protocol(SUBPROTOCOL_SUBSCRIBER)),
-    };
+    // Of several the client likes the first best (RFC 6455, section 4.1).
+    let chosen = offered.iter().find_map(|name| Format::of_subprotocol(name));
+    if chosen.is_none() && !offered.is_empty() {
+        return Err(unknown_protocol(&Format::ALL.map(Format::subprotocol).join(" and ")));
+    }
+    let format = chosen.unwrap_or_default();
     let welcome = api.gate.admission().may_subscribe(peer.0, clock::instant());
-    welcome.map_err(|refused| refuse(peer, refused))?;
+    welcome.map_err(refuse)?;
     let token = bearer(request.headers()).map(str::to_owned);
     let (api, id) = (api.clone(), api.new_session());
     let serve = {
         let api = api.clone();
         move |stream, already_read| async move {
-            let socket = Socket::new(stream, already_read, SocketConfig::SUBSCRIBER).await;
-            let opened = Opened { id, socket, address: peer.0, endpoint, token };
+            let outbox = Arc::new(Outbox::new(format));
+            let role = Role::Subscriber(Arc::clone(&outbox));
+            let watched = api.gate.monitor.register(id, peer.0, role);
+            let config = SocketConfig::SUBSCRIBER;
+            let socket = Socket::new(stream, already_read, config, watched).await;
+            let opened = Opened { id, socket, outbox, address: peer.0, endpoint, token };
             let session = Session::new(opened, Arc::clone(&api.gate), api.engine.commands());
             // A task keeps the size of its largest state: the session gets one of its own.
             api.connections.spawn(session.run());
         }
     };
-    switch(&api, peer, request, &key, protocol, serve)
+    switch(&api, peer, request, &key, chosen.map(Format::subprotocol), serve)
 }
 
 pub(super) async fn uplink(
@@ -167,10 +191,13 @@ pub(super) async fn uplink(
         () => return Err(unknown_protocol(SUBPROTOCOL_JSON)),
     };
     let token = bearer(request.headers()).map(str::to_owned);
+    let (api, id) = (api.clone(), api.new_session());
     let serve = {
         let api = api.clone();
         move |stream, already_read| async move {
-            let socket = Socket::new(stream, already_read, SocketConfig::UPLINK).await;
+            let watched = api.gate.monitor.register(id, peer.0, Role::Uplink);
+            let config = SocketConfig::UPLINK;
+            let socket = Socket::new(stream, already_read, config, watched).await;
             let uplink = Uplink::new(socket, peer.0, dialect, Arc::clone(&api.uplinks));
             api.connections.spawn(uplink.run(token));
         }
@@ -179,15 +206,14 @@ pub(super) async fn uplink(
 }
 
 /// Answers a handshake that comes too soon.
-fn refuse(peer: Peer, refused: Refused) -> ApiError {
-    tracing::warn!(address = %peer.0, %refused, "refused a handshake");
+fn refuse(refused: Refused) -> ApiError {
     let status =
         StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
     ApiError::new(status, refused.to_string()).retry_after(refused.retry_after_seconds())
 }
 
 fn unknown_protocol(known: &str) -> ApiError {
-    ApiError::bad_request(format!("of the subprotocols only {known} is known, or none"))
+    ApiError::bad_request(format!("of the subprotocols the server knows {known} here, or none"))
 }
 
 /// Checks that a request asks for the upgrade; returns its key.
@@ -215,16 +241,6 @@ fn websocket_key(headers: &HeaderMap) -> Result<String, ApiError> {
     key.ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is 16 bytes in Base64"))
 }
 
-fn check_origin(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let (origin, host) = (text(header::ORIGIN), text(header::HOST));
-    if origin::allowed(origin, host, None, &api.origins, api.loopback_only) {
-        return Ok(());
-    }
-    let why = "pages of this origin may not connect: list it under [origins] allow";
-    Err(ApiError::new(StatusCode::FORBIDDEN, why))
-}
-
 fn offered_protocols(headers: &HeaderMap) -> Vec<String> {
     let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
     let texts = values.filter_map(|value| value.to_str().ok());
@@ -248,7 +264,7 @@ where
     let gate = Arc::clone(&api.gate);
     // From here on the task below counts it out again.
     let opened = gate.admission().open(peer.0, clock::instant());
-    opened.map_err(|refused| refuse(peer, refused))?;
+    opened.map_err(refuse)?;
     api.connections.spawn(async move {
         let upgraded = upgrade
             .await
@@ -264,7 +280,7 @@ where
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let accept = derive_accept_key(key.as_bytes());
+    let accept = accept_key(key.as_bytes());
     let accept = accept.parse().map_err(|_| ApiError::bad_request("Sec-WebSocket-Key is odd"))?;
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(protocol) = protocol {

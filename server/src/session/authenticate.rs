@@ -23,7 +23,6 @@ use crate::{
     auth::{Claims, KEYS_WITHIN, Keys, Rejected},
     engine::Command,
     limits::Refused,
-    state::to_message,
 };
 
 /// How often it is looked whether the key of a token has come.
@@ -132,7 +131,7 @@ impl Requests {
             failure: None,
             id: message.id,
         };
-        self.outbox.push(to_message(&Response::AuthResponse(response)));
+        self.outbox.push(&Response::AuthResponse(response));
         let expires_at = claims.expires_at;
         self.claims = Some(claims);
         Step::Authenticated { expires_at }
@@ -145,12 +144,12 @@ impl Requests {
         user: &str,
         now: Instant,
     ) -> Step {
-        tracing::warn!(address = %self.address, user, reason = %refused, "refused a connection");
         let retry_after = refused.retry_after_seconds();
         let code = match refused {
             Refused::UserFull | Refused::Full => ErrorCode::ConnectionLimit,
             Refused::UserRate { .. } | Refused::Address { .. } => ErrorCode::RateLimited,
         };
+        self.gate.monitor.refusals.auth(self.address, Some(user), code);
         let failure = Failure::new(code, refused.to_string());
         let failure = Failure { retry_after: Some(retry_after), ..failure };
         let reason = format!("{refused}; retry_after={retry_after}");
@@ -166,7 +165,7 @@ impl Requests {
         fault: TokenFault,
         now: Instant,
     ) -> Step {
-        tracing::warn!(address = %self.address, reason = ?fault, "refused a token");
+        self.gate.monitor.refusals.auth(self.address, None, fault);
         let why = match fault {
             TokenFault::Missing => "auth needs a token",
             TokenFault::Expired => "the token has expired: get a new one",

@@ -10,6 +10,7 @@ use std::{
 use valtronics_protocol::{
     close::CloseCode,
     error::ErrorCode,
+    format::Format,
     request::{self, Kind, Message, MessageLimits, Request},
     response::{Failure, Pong, Response},
     time::UnixMillis,
@@ -22,8 +23,9 @@ use crate::{
     engine::Command,
     hub::SessionId,
     limits::{Admission, TokenBucket},
+    monitor::Monitor,
     outbox::Outbox,
-    state::to_message,
+    socket::Message as Frame,
 };
 
 /// What every connection shares at the door.
@@ -31,6 +33,8 @@ use crate::{
 pub struct Gate {
     /// The keys that verify tokens.
     pub keys: KeyRing,
+    /// What watches the connections, and who was refused.
+    pub monitor: Arc<Monitor>,
     limits: RwLock<SessionLimits>,
     admission: Mutex<Admission>,
 }
@@ -65,11 +69,8 @@ impl Gate {
     /// Makes the door.
     #[must_use]
     pub fn new(keys: Keys, limits: SessionLimits, admission: Admission) -> Self {
-        Self {
-            keys: KeyRing::new(keys),
-            limits: RwLock::new(limits),
-            admission: Mutex::new(admission),
-        }
+        let (monitor, limits) = (Arc::default(), RwLock::new(limits));
+        Self { keys: KeyRing::new(keys), monitor, limits, admission: Mutex::new(admission) }
     }
 
     /// Returns the limits as they are now.
@@ -159,6 +160,10 @@ impl Requests {
         self.claims.is_some()
     }
 
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        self.claims.as_ref().map(|claims| &claims.sub)
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -180,20 +185,16 @@ impl Requests {
         });
     }
 
-    /// Takes in a text frame.
-    pub(super) fn receive(&mut self, frame: &str) {
-        self.waiting.extend(request::parse(frame, &self.limits.message));
-    }
-
-    /// Takes in a binary frame: this format has none.
-    pub(super) fn receive_binary(&mut self) {
-        let why = "a binary frame is not JSON: send text frames";
-        self.waiting.push_back(Message {
-            id: None,
-            kind: Kind::Other,
-            channel: None,
-            request: Err((ErrorCode::InvalidJson, why.into())),
-        });
+    /// Takes in a frame.
+    pub(super) fn receive(&mut self, frame: &Frame) {
+        let limits = &self.limits.message;
+        match (self.outbox.format(), frame) {
+            (Format::Json, Frame::Text(text)) => self.waiting.extend(request::parse(text, limits)),
+            (Format::Cbor, Frame::Binary(bytes)) => {
+                self.waiting.extend(request::parse_cbor(bytes, limits));
+            }
+            (format, _) => self.waiting.push_back(request::misplaced(format)),
+        }
     }
 
     /// Counts a control frame; says why to end, if it is one too many.
@@ -242,7 +243,7 @@ impl Requests {
             Request::Auth(token) => return self.authenticate(message, token, now),
             Request::Ping { timestamp } => {
                 let pong = Pong { timestamp, server_time: clock::now(), id: message.id };
-                self.outbox.push(to_message(&Response::Pong(pong)));
+                self.outbox.push(&Response::Pong(pong));
             }
             _ if self.claims.is_none() => {
                 let why = "authenticate first: {\"type\":\"auth\",\"token\":\"...\"}";
@@ -281,6 +282,6 @@ impl Requests {
     pub(super) fn fail(&self, message: &Message, failure: Failure) {
         let failure =
             Failure { channel: message.channel.clone(), id: message.id.clone(), ..failure };
-        self.outbox.push(to_message(&Response::failed(message.kind, failure)));
+        self.outbox.push(&Response::failed(message.kind, failure));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::Message;
 use valtronics_protocol::{
     close::CloseCode,
     error::ErrorCode,
@@ -10,7 +9,7 @@ use valtronics_protocol::{
     uplink::{Ack, Gateway},
 };
 
-use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, count, refusal, ticket};
+use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, refusal, ticket};
 use crate::{
     clock,
     ingest::{
@@ -19,6 +18,8 @@ use crate::{
         names::Names,
         resolve::{merge, take, unknown},
     },
+    monitor::Figures,
+    socket::Message,
     store_task::RegisterError,
 };
 
@@ -36,8 +37,20 @@ pub(super) struct Received {
     pub(super) answers: Vec<Message>,
     /// Numbers that are known already came again: they are acknowledged again.
     pub(super) ack_again: bool,
+    /// How many readings and messages came again.
+    pub(super) duplicates: usize,
     /// A new token was taken: when it expires.
     pub(super) renewed: Option<UnixMillis>,
+}
+
+impl Received {
+    /// Adds it to the figures of its connection.
+    pub(super) fn count(&self, figures: &Figures) {
+        figures.readings.add(self.batch.rows.len() as u64);
+        figures.duplicates.add(self.duplicates as u64);
+        // Only what is refused is answered at once.
+        figures.refused.add(self.answers.len() as u64);
+    }
 }
 
 /// The frames of one connection.
@@ -92,7 +105,7 @@ impl Frames {
         let mut reached = Ack::default();
         for message in &parsed.messages {
             if self.is_known(message.seq) {
-                count(&self.shared.counters.duplicates);
+                received.duplicates += 1;
                 received.ack_again = true;
                 continue;
             }
@@ -116,7 +129,6 @@ impl Frames {
             match taken {
                 Ok(()) => reached.seq = message.seq.max(reached.seq),
                 Err((code, why)) => {
-                    count(&self.shared.counters.refused);
                     received.answers.push(refusal(code, why, message.seq));
                 }
             }

@@ -7,16 +7,22 @@
 )]
 
 mod auth;
+mod batches;
+mod cbor;
 mod endpoints;
+mod frames;
 mod house;
 mod http;
 mod jwks;
 mod limits;
+mod logs;
+mod monitor;
 mod persistence;
 mod provider;
 mod requests;
 mod server;
 mod subscriptions;
+mod tls;
 mod tokens;
 mod uplink;
 mod watch;
