@@ -98,6 +98,7 @@ fn stopping() -> End {
 
 /// An authenticated connection.
 struct Admitted {
+    address: IpAddr,
     claims: Claims,
     gateway: Option<Arc<str>>,
     queue: Option<OpenQueue>,
@@ -206,13 +207,23 @@ impl Uplink {
     }
 
     async fn open(&mut self, claims: Claims, hello: &frames::Hello) -> Result<Admitted, End> {
+        let address = self.address;
         let gateway = hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
         let (_never, taken_over) = watch::channel(false);
         let Some(queue) = &hello.queue else {
             let (queue, accepted) = (None, Ack::default());
             let progress = Arc::new(watch::Sender::new(Ack::default()));
             let told = accepted;
-            return Ok(Admitted { claims, gateway, queue, accepted, told, progress, taken_over });
+            return Ok(Admitted {
+                address,
+                claims,
+                gateway,
+                queue,
+                accepted,
+                told,
+                progress,
+                taken_over,
+            });
         };
         let (answer, opened) = oneshot::channel();
         let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
@@ -221,7 +232,7 @@ impl Uplink {
         let Opened { queue, accepted, progress, taken_over } =
             opened.await.map_err(|_| stopping())?;
         let (queue, told) = (Some(queue), *progress.borrow());
-        Ok(Admitted { claims, gateway, queue, accepted, told, progress, taken_over })
+        Ok(Admitted { address, claims, gateway, queue, accepted, told, progress, taken_over })
     }
 
     /// Takes in frames and sends acknowledgements until the connection ends.
