@@ -4,12 +4,18 @@
 //! without reading, must not stop the other direction.
 
 use std::{
+    collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures_util::{Sink, Stream as _};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -30,23 +36,33 @@ pub struct SocketConfig {
     pub read_buffer_bytes: usize,
     /// The largest frame or fragmented message that is taken in.
     pub max_message_bytes: usize,
+    /// What may wait inside of the codec: the largest message that is sent, and room so that a pong
+    /// always fits. A client that pings and never reads costs no more than this.
+    pub max_write_buffer_bytes: usize,
 }
 
 impl SocketConfig {
     /// Dashboards: thousands of them, mostly silent, with small requests.
-    pub const SUBSCRIBER: Self = Self { read_buffer_bytes: 1024, max_message_bytes: 64 * 1024 };
+    pub const SUBSCRIBER: Self = Self {
+        read_buffer_bytes: 1024,
+        max_message_bytes: 64 * 1024,
+        max_write_buffer_bytes: 320 * 1024,
+    };
     /// Agents: few of them, with much to say.
     pub const UPLINK: Self = Self {
         read_buffer_bytes: 16 * 1024,
         max_message_bytes: valtronics_protocol::uplink::MAX_FRAME_BYTES,
+        max_write_buffer_bytes: 320 * 1024,
     };
 }
 
 /// How much is written at once: enough to make system calls cheap.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
-/// What may wait inside of the codec: the largest message, and room so that a pong always fits. A
-/// client that pings and never reads costs no more than this.
-const MAX_WRITE_BUFFER_BYTES: usize = 320 * 1024;
+/// How long a connection that ends may take: a round trip over the worst link, and no longer than
+/// the whole server may wait for it.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How much of what nobody wants any more is thrown away at once.
+const DISCARD_BYTES: usize = 4 * 1024;
 
 /// A WebSocket connection in the role of the server.
 #[derive(Debug)]
@@ -67,7 +83,7 @@ impl Socket {
         let config = WebSocketConfig::default()
             .read_buffer_size(config.read_buffer_bytes)
             .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
+            .max_write_buffer_size(config.max_write_buffer_bytes)
             .max_message_size(Some(config.max_message_bytes))
             .max_frame_size(Some(config.max_message_bytes));
         let socket =
@@ -101,14 +117,57 @@ impl Socket {
 
     /// Reads the next message.
     pub async fn next(&mut self) -> Result<Message, Broken> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Sends a message.
     pub async fn send(&mut self, message: Message) -> Result<(), Broken> {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
+        poll_fn(|cx| self.poll_ready(cx)).await?;
         self.start_send(message)?;
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Ends the connection: sends these last messages, then half-closes it and waits, for a bounded
+    /// time, until the other side has ended it too.
+    ///
+    /// Whatever still comes is read and thrown away: a socket that is closed with bytes unread is
+    /// reset (RFC 1122, section 4.2.2.13), and then the other side may never see why it ended.
+    pub async fn end(mut self, mut last: VecDeque<Message>) {
+        // Who takes longer is left alone.
+        let _ = tokio::time::timeout(GOODBYE, poll_fn(|cx| self.poll_end(cx, &mut last))).await;
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, last: &mut VecDeque<Message>) -> Poll<()> {
+        let sent = self.poll_send_all(cx, last);
+        // The codec reads until both sides have said close, or one has broken a rule.
+        while ready!(Pin::new(&mut self.0).poll_next(cx)).is_some() {}
+        let mut stream = Pin::new(self.0.get_mut());
+        if sent.is_ready() {
+            // A connection that is gone already needs no end.
+            let _ = ready!(stream.as_mut().poll_shutdown(cx));
+        }
+        let mut space = [0; DISCARD_BYTES];
+        loop {
+            let mut space = ReadBuf::new(&mut space);
+            match ready!(stream.as_mut().poll_read(cx, &mut space)) {
+                Ok(()) if !space.filled().is_empty() => {}
+                Ok(()) | Err(_) => return sent,
+            }
+        }
+    }
+
+    /// Sends as many of the messages as can be; ready when no more is to be done.
+    fn poll_send_all(&mut self, cx: &mut Context<'_>, last: &mut VecDeque<Message>) -> Poll<()> {
+        while !last.is_empty() {
+            if ready!(self.poll_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let sent = last.pop_front().map(|message| self.start_send(message));
+            if matches!(sent, Some(Err(_))) {
+                last.clear();
+            }
+        }
+        self.poll_flush(cx).map(|_| ())
     }
 }
 

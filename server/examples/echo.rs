@@ -1,0 +1,59 @@
+//! Sends back what comes in, over the server's own [`Socket`]: what the Autobahn test suite measures
+//! (`deploy/test-autobahn`). A connection begins and ends here as it does in the server; only the
+//! limits are the suite's.
+
+use anyhow::Result;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_tungstenite::{accept_async, tungstenite::Message};
+use valtronics_server::socket::{Broken, Socket, SocketConfig, close_message};
+
+/// The suite sends 16 MiB at most.
+const CONFIG: SocketConfig = SocketConfig {
+    read_buffer_bytes: 1024,
+    max_message_bytes: 16 * 1024 * 1024,
+    max_write_buffer_bytes: 17 * 1024 * 1024,
+};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?.port());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, _) = accepted?;
+                connections.spawn(serve(stream));
+            }
+            Some(ended) = connections.join_next() => ended??,
+        }
+    }
+}
+
+async fn serve(stream: TcpStream) -> Result<()> {
+    let stream = accept_async(stream).await?.into_inner();
+    let mut socket = Socket::new(stream, Vec::new(), CONFIG).await;
+    let close = match echo(&mut socket).await {
+        Broken::Violation(code) => Some(close_message(code, "")),
+        Broken::Gone => None,
+    };
+    socket.end(close.into_iter().collect()).await;
+    Ok(())
+}
+
+async fn echo(socket: &mut Socket) -> Broken {
+    loop {
+        let sent = match socket.next().await {
+            Ok(message @ (Message::Text(_) | Message::Binary(_))) => socket.send(message).await,
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(()),
+            Ok(Message::Close(_)) => return Broken::Gone,
+            Err(broken) => return broken,
+        };
+        if let Err(broken) = sent {
+            return broken;
+        }
+    }
+}
