@@ -7,6 +7,7 @@
 )]
 
 mod auth;
+mod bad_input;
 mod endpoints;
 mod house;
 mod http;

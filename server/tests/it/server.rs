@@ -322,3 +322,13 @@ impl Server {
         Client(socket)
     }
 }
+
+impl Server {
+    /// Returns how much memory the server occupies.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
