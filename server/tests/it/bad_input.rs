@@ -306,3 +306,16 @@ async fn a_damaged_batch_ends_its_connection_only() {
     let more = server.memory_bytes().saturating_sub(before);
     assert!(more < SOME_MEMORY, "{more} bytes");
 }
+
+#[tokio::test]
+async fn a_frame_of_nothing_but_mistakes_takes_no_memory() {
+    let server = Server::start().await;
+    let mut agent = server.agent("site", None).await;
+    let before = server.memory_bytes();
+    let nothing = format!("[{}0]", "0,".repeat(500_000));
+    agent.send_frame(Message::text(nothing)).await;
+    assert_eq!(agent.next().await["error"], "invalid_json");
+    let more = server.memory_bytes().saturating_sub(before);
+    assert!(more < SOME_MEMORY, "{more} bytes");
+    agent.readings(1, "d", json!([{"metric": "t", "value": 1}])).await;
+}
