@@ -178,7 +178,7 @@ impl Hub {
             });
             let frames = encoded.get(at).map(|(_, frames)| frames.as_slice()).unwrap_or_default();
             for frame in frames {
-                match target.outbox.push_telemetry(frame, queue_bytes, now, coalesce) {
+                match target.push(frame, queue_bytes, now, coalesce) {
                     Pushed::Queued | Pushed::Gone => {}
                     Pushed::Asleep => self.asleep.push(Arc::clone(&target.outbox)),
                     Pushed::Conflate => {
@@ -201,7 +201,7 @@ impl Hub {
         for target in &due.targets {
             for frame in &frames {
                 let limit = self.limits.queue_bytes;
-                let pushed = target.outbox.push_telemetry(frame, limit, now, Duration::ZERO);
+                let pushed = target.push(frame, limit, now, Duration::ZERO);
                 if pushed == Pushed::Conflate
                     && let Some(subscriber) = self.subscribers.get_mut(&target.session)
                 {

@@ -17,10 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_tungstenite::tungstenite::Message;
-use valtronics_protocol::{close::CloseCode, id::DeviceId};
+use serde::Serialize;
+use valtronics_protocol::{close::CloseCode, format::Format, id::DeviceId};
 
-use crate::commit::MetricIndex;
+use crate::{
+    commit::MetricIndex,
+    message::{Outgoing, Packing, to_message},
+    socket::Message,
+};
 
 /// How much the hub puts into the urgent lane before it waits for the connection to drain: some
 /// flushes' worth, so that the hub is asked seldom and memory stays small.
@@ -64,19 +68,22 @@ pub enum Pushed {
 
 /// What waits for one connection.
 #[derive(Debug, Default)]
-pub struct Outbox(Mutex<Lanes>);
+pub struct Outbox {
+    format: Format,
+    lanes: Mutex<Lanes>,
+}
 
 #[derive(Debug, Default)]
 struct Lanes {
-    urgent: VecDeque<Message>,
+    urgent: VecDeque<Outgoing>,
     urgent_bytes: usize,
-    telemetry: VecDeque<Arc<TelemetryFrame>>,
+    telemetry: VecDeque<(Arc<TelemetryFrame>, Packing)>,
     telemetry_bytes: usize,
     /// When something of the telemetry lane last moved, or came into the empty lane.
     moved_at: Option<Instant>,
     /// When the session last took telemetry.
     taken_at: Option<Instant>,
-    system: Option<Message>,
+    system: Option<Outgoing>,
     close: Option<Close>,
     /// The hub conflates for this connection until it says otherwise.
     conflating: bool,
@@ -100,27 +107,45 @@ pub struct Taken {
 }
 
 impl Outbox {
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        // A panic while the lock is held leaves queues that are still queues.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes the outbox of a connection whose messages are written in this format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format, lanes: Mutex::default() }
     }
 
-    /// Adds an answer, an event or a part of a snapshot.
-    pub fn push(&self, message: Message) {
+    /// Returns how messages of this connection are written.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        // A panic while the lock is held leaves queues that are still queues.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an answer, or something else about the connection itself.
+    pub fn push(&self, message: &impl Serialize) {
+        self.push_update(to_message(message, self.format), Packing::Alone);
+    }
+
+    /// Adds an event or a part of a snapshot.
+    pub fn push_update(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.urgent_bytes += message.len();
-        lanes.urgent.push_back(message);
+        lanes.push(Outgoing { message, packing });
         lanes.wake();
     }
 
     /// Adds the answer to a request that was handed to the engine, behind all telemetry that waits:
     /// what a client gets after it is what the answer promises.
-    pub fn answer(&self, message: Message) {
+    pub fn answer(&self, message: &impl Serialize) {
+        let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        let waiting = mem::take(&mut lanes.telemetry);
-        lanes.urgent_bytes += mem::take(&mut lanes.telemetry_bytes) + message.len();
-        lanes.urgent.extend(waiting.into_iter().map(|frame| frame.message.clone()));
-        lanes.urgent.push_back(message);
+        lanes.telemetry_bytes = 0;
+        for (frame, packing) in mem::take(&mut lanes.telemetry) {
+            lanes.push(Outgoing { message: frame.message.clone(), packing });
+        }
+        lanes.push(Outgoing { message, packing: Packing::Alone });
         lanes.answered += 1;
         lanes.wake();
     }
@@ -138,6 +163,7 @@ impl Outbox {
     pub fn push_telemetry(
         &self,
         frame: &Arc<TelemetryFrame>,
+        packing: Packing,
         limit_bytes: usize,
         now: Instant,
         coalesce: Duration,
@@ -155,7 +181,7 @@ impl Outbox {
             lanes.moved_at = Some(now);
         }
         lanes.telemetry_bytes = bytes;
-        lanes.telemetry.push_back(Arc::clone(frame));
+        lanes.telemetry.push_back((Arc::clone(frame), packing));
         let busy = |at| now.saturating_duration_since(at) < coalesce;
         if lanes.waker.is_some() && lanes.taken_at.is_some_and(busy) {
             return Pushed::Asleep;
@@ -165,9 +191,10 @@ impl Outbox {
     }
 
     /// Sets the newest system status; returns whether one was waiting that nobody will see now.
-    pub fn push_system(&self, message: Message) -> bool {
+    pub fn push_system(&self, message: &impl Serialize, packing: Packing) -> bool {
+        let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        let superseded = lanes.system.replace(message).is_some();
+        let superseded = lanes.system.replace(Outgoing { message, packing }).is_some();
         lanes.wake();
         superseded
     }
@@ -178,7 +205,7 @@ impl Outbox {
     }
 
     /// Takes the waiting telemetry back and refuses more of it until [`Outbox::resume`].
-    pub fn conflate(&self) -> VecDeque<Arc<TelemetryFrame>> {
+    pub fn conflate(&self) -> VecDeque<(Arc<TelemetryFrame>, Packing)> {
         let mut lanes = self.lanes();
         lanes.conflating = true;
         lanes.telemetry_bytes = 0;
@@ -207,7 +234,7 @@ impl Outbox {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         let lanes = self.lanes();
-        let system = lanes.system.as_ref().map_or(0, Message::len);
+        let system = lanes.system.as_ref().map_or(0, |waiting| waiting.message.len());
         lanes.urgent_bytes + lanes.telemetry_bytes + system
     }
 
@@ -231,16 +258,16 @@ impl Outbox {
     pub fn take(
         &self,
         most_bytes: usize,
-        messages: &mut Vec<Message>,
+        messages: &mut Vec<Outgoing>,
         waker: &Waker,
         now: Instant,
     ) -> Taken {
         let mut lanes = self.lanes();
         let mut bytes = 0;
         while bytes < most_bytes {
-            let Some(message) = lanes.pop(now) else { break };
-            bytes += message.len();
-            messages.push(message);
+            let Some(outgoing) = lanes.pop(now) else { break };
+            bytes += outgoing.message.len();
+            messages.push(outgoing);
         }
         let empty = lanes.is_empty();
         let close = if empty { lanes.close.take() } else { None };
@@ -262,20 +289,25 @@ impl Lanes {
         }
     }
 
+    fn push(&mut self, outgoing: Outgoing) {
+        self.urgent_bytes += outgoing.message.len();
+        self.urgent.push_back(outgoing);
+    }
+
     fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.telemetry.is_empty() && self.system.is_none()
     }
 
-    fn pop(&mut self, now: Instant) -> Option<Message> {
-        if let Some(message) = self.urgent.pop_front() {
-            self.urgent_bytes -= message.len();
-            return Some(message);
+    fn pop(&mut self, now: Instant) -> Option<Outgoing> {
+        if let Some(outgoing) = self.urgent.pop_front() {
+            self.urgent_bytes -= outgoing.message.len();
+            return Some(outgoing);
         }
-        if let Some(frame) = self.telemetry.pop_front() {
+        if let Some((frame, packing)) = self.telemetry.pop_front() {
             self.telemetry_bytes -= frame.message.len();
             self.moved_at = Some(now);
             self.taken_at = Some(now);
-            return Some(frame.message.clone());
+            return Some(Outgoing { message: frame.message.clone(), packing });
         }
         self.system.take()
     }
@@ -296,41 +328,59 @@ mod tests {
     fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
         let mut messages = Vec::new();
         outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
-        messages.iter().map(|message| message.to_text().unwrap().to_owned()).collect()
+        messages.iter().map(|taken| taken.message.to_text().unwrap().to_owned()).collect()
     }
 
     #[test]
     fn answers_come_before_later_and_after_earlier_telemetry() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        outbox.push_telemetry(&frame("old"), 100, now, Duration::ZERO);
-        outbox.answer(Message::text("answer"));
-        outbox.push_telemetry(&frame("new"), 100, now, Duration::ZERO);
-        outbox.push(Message::text("event"));
-        assert_eq!(take(&outbox, now), ["old", "answer", "event", "new"]);
+        outbox.push_telemetry(&frame("old"), Packing::Alone, 100, now, Duration::ZERO);
+        outbox.answer(&"answer");
+        outbox.push_telemetry(&frame("new"), Packing::Alone, 100, now, Duration::ZERO);
+        outbox.push(&"event");
+        assert_eq!(take(&outbox, now), ["old", "\"answer\"", "\"event\"", "new"]);
         assert_eq!(outbox.queued_bytes(), 0);
     }
 
     #[test]
     fn telemetry_is_bounded_in_bytes_and_in_age() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert_eq!(outbox.push_telemetry(&frame("12345"), 8, now, Duration::ZERO), Pushed::Queued);
-        assert_eq!(outbox.push_telemetry(&frame("6789"), 8, now, Duration::ZERO), Pushed::Conflate);
+        assert_eq!(
+            outbox.push_telemetry(&frame("12345"), Packing::Alone, 8, now, Duration::ZERO),
+            Pushed::Queued
+        );
+        assert_eq!(
+            outbox.push_telemetry(&frame("6789"), Packing::Alone, 8, now, Duration::ZERO),
+            Pushed::Conflate
+        );
         let later = now + STALL + Duration::from_millis(1);
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, later, Duration::ZERO), Pushed::Conflate);
+        assert_eq!(
+            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, later, Duration::ZERO),
+            Pushed::Conflate
+        );
         assert_eq!(outbox.conflate().len(), 1);
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, now, Duration::ZERO), Pushed::Conflate);
+        assert_eq!(
+            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, now, Duration::ZERO),
+            Pushed::Conflate
+        );
         outbox.resume();
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, later, Duration::ZERO), Pushed::Queued);
+        assert_eq!(
+            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, later, Duration::ZERO),
+            Pushed::Queued
+        );
         assert_eq!(take(&outbox, now), ["6"]);
         outbox.end();
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, now, Duration::ZERO), Pushed::Gone);
+        assert_eq!(
+            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, now, Duration::ZERO),
+            Pushed::Gone
+        );
     }
 
     #[test]
     fn the_newest_system_status_replaces_the_one_that_waits() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert!(!outbox.push_system(Message::text("1")));
-        assert!(outbox.push_system(Message::text("2")));
-        assert_eq!(take(&outbox, now), ["2"]);
+        assert!(!outbox.push_system(&"1", Packing::Alone));
+        assert!(outbox.push_system(&"2", Packing::Alone));
+        assert_eq!(take(&outbox, now), ["\"2\""]);
     }
 }

@@ -5,9 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value as Json, json};
 use valtronics_protocol::{
+    cbor,
     error::ErrorCode,
     filter,
-    request::{MessageLimits, Request, Subscribe, parse},
+    request::{MessageLimits, Request, Subscribe, parse, parse_cbor},
     response::Response,
 };
 
@@ -29,5 +30,17 @@ fuzz_target!(|frame: &str| {
             Ok(_) => {}
             Err((_, why)) => assert!(!why.is_empty()),
         }
+    }
+    // Both formats say the same, but for how many bytes it takes.
+    let limits = MessageLimits {
+        message_bytes: usize::MAX,
+        auth_bytes: usize::MAX,
+        ..MessageLimits::DEFAULT
+    };
+    let messages = parse(frame, &limits);
+    if !matches!(&messages[0].request, Err((ErrorCode::InvalidJson, _)))
+        && let Ok(value) = serde_json::from_str::<Json>(frame)
+    {
+        assert_eq!(messages, parse_cbor(&cbor::to_vec(&value), &limits));
     }
 });

@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{
     commit::{CommittedEvent, MetricIndex},
+    message::Packing,
     outbox::{TelemetryFrame, URGENT_BYTES},
-    state::{EventLog, State, encode, to_message},
+    state::{EventLog, State, encode},
 };
 
 /// What is owed to one connection.
@@ -170,7 +171,7 @@ impl Backlog {
 impl Subscriber {
     /// Remembers a frame as changes: the connection reads too slowly for it.
     pub(super) fn conflate(&mut self, frame: &TelemetryFrame) {
-        for waiting in self.outbox.conflate() {
+        for (waiting, _) in self.outbox.conflate() {
             self.backlog.change(waiting.device, &waiting.metrics);
         }
         self.backlog.change(frame.device, &frame.metrics);
@@ -200,7 +201,7 @@ impl Subscriber {
         let system = (Channel::System, std::mem::take(&mut backlog.merged_system));
         for (channel, dropped) in [telemetry, system] {
             if dropped > 0 {
-                self.outbox.push(to_message(&Event::Lagged(Lagged { channel, dropped })));
+                self.outbox.push(&Event::Lagged(Lagged { channel, dropped }));
             }
         }
     }
@@ -239,7 +240,7 @@ impl Subscriber {
         let indices = (0..).map(MetricIndex).take(device.metrics.len());
         let values = newest(device, indices);
         for frame in projections.encode(subscription.projection, device, &values, Mark::Snapshot) {
-            self.outbox.push(frame.message.clone());
+            self.outbox.push_update(frame.message.clone(), subscription.packing);
         }
     }
 
@@ -254,7 +255,7 @@ impl Subscriber {
         {
             let values = newest(device, metrics.iter());
             for frame in projections.encode(subscription.projection, device, &values, Mark::Live) {
-                self.outbox.push(frame.message.clone());
+                self.outbox.push_update(frame.message.clone(), subscription.packing);
             }
         }
         if self.backlog.changed.is_empty() {
@@ -279,9 +280,11 @@ impl Subscriber {
                 None => self.backlog.events_mut(channel).end_walk(log.last()),
                 Some((id, event)) => {
                     walk.note(id, log.last());
-                    let event = event.filter(|event| self.wants(channel, event, state));
-                    if let Some(event) = event {
-                        self.outbox.push(encode(&event, true));
+                    if let Some(event) = event
+                        && let Some(packing) = self.wants(channel, &event, state)
+                    {
+                        let message = encode(&event, true, self.outbox.format());
+                        self.outbox.push_update(message, packing);
                     }
                 }
             }
@@ -301,18 +304,19 @@ impl Subscriber {
         owed.moved_at = now;
         let (device, id) = about(&logged.event);
         let seen = owed.walked.iter().any(|walk| walk.has_shown(device, id, position.next()));
-        if !seen && self.wants(channel, &logged.event, state) {
-            self.outbox.push(logged.message());
+        if !seen && let Some(packing) = self.wants(channel, &logged.event, state) {
+            self.outbox.push_update(logged.message(self.outbox.format()), packing);
         }
         true
     }
 
-    fn wants(&self, channel: Channel, event: &CommittedEvent, state: &State) -> bool {
+    /// Tells whether the connection wants an event, and how it is to go.
+    fn wants(&self, channel: Channel, event: &CommittedEvent, state: &State) -> Option<Packing> {
         let keyed: &Keyed<EventSubscription> =
             if channel == Channel::Alerts { &self.alerts } else { &self.status };
         let (device, _) = about(event);
-        let subscribed = keyed.for_device(device).is_some_and(|s| s.wants(event));
-        subscribed && state.device(device).is_some_and(|device| self.may_see(device))
+        let subscription = keyed.for_device(device).filter(|s| s.wants(event))?;
+        self.may_see(state.device(device)?).then_some(subscription.packing)
     }
 }
 

@@ -10,7 +10,7 @@ use valtronics_protocol::{
 };
 
 use super::projection::ProjectionId;
-use crate::commit::CommittedEvent;
+use crate::{commit::CommittedEvent, message::Packing};
 
 /// A key: one device, or all of them.
 pub(super) type Key = Option<DeviceId>;
@@ -70,20 +70,24 @@ pub(super) struct TelemetrySubscription {
     pub(super) projection: ProjectionId,
     pub(super) frequency: Frequency,
     pub(super) historical: bool,
+    pub(super) packing: Packing,
 }
 
 /// A subscription to alerts or to status changes.
 #[derive(Debug, Clone)]
-pub(super) struct EventSubscription(Arc<Filters>);
+pub(super) struct EventSubscription {
+    filters: Arc<Filters>,
+    pub(super) packing: Packing,
+}
 
 impl EventSubscription {
-    pub(super) fn new(filters: Filters) -> Self {
-        Self(Arc::new(filters))
+    pub(super) fn new(filters: Filters, packing: Packing) -> Self {
+        Self { filters: Arc::new(filters), packing }
     }
 
     /// Tells whether the filters, the device aside, let an event pass.
     pub(super) fn wants(&self, event: &CommittedEvent) -> bool {
-        let filters = &self.0;
+        let filters = &self.filters;
         match event {
             CommittedEvent::Status(update) => {
                 let wanted = filters.status_types.as_ref();
@@ -107,5 +111,6 @@ impl EventSubscription {
 pub(super) struct SystemSubscription {
     pub(super) metrics: Vec<SystemMetric>,
     pub(super) period: Duration,
+    pub(super) packing: Packing,
     pub(super) due_at: UnixMillis,
 }

@@ -14,7 +14,7 @@ use crate::server::{Client, DEADLINE, Server};
 const OPEN_DOOR: &str = "[limits]\nhandshakes_per_minute_per_address = 100000";
 
 /// How much more memory the server may need for all that a test does at once.
-const SOME_MEMORY: u64 = 8 * 1024 * 1024;
+const SOME_MEMORY: usize = 8 * 1024 * 1024;
 
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
@@ -127,7 +127,7 @@ async fn who_breaks_the_framing_is_told_the_code() {
 async fn what_is_declared_or_never_finished_takes_no_memory() {
     let server = Server::with(OPEN_DOOR).await;
     let mut other = server.subscriber().await;
-    let before = server.memory_bytes();
+    let before = server.resident_bytes();
     let mut declared = Vec::new();
     for _ in 0..50 {
         let mut raw = Raw::open(&server, "/ws").await;
@@ -140,7 +140,7 @@ async fn what_is_declared_or_never_finished_takes_no_memory() {
         declared.push(raw);
     }
     other.expect_silence().await;
-    let more = server.memory_bytes().saturating_sub(before);
+    let more = server.resident_bytes().saturating_sub(before);
     assert!(more < SOME_MEMORY, "{more} bytes for 100 connections");
 }
 
@@ -148,7 +148,7 @@ async fn what_is_declared_or_never_finished_takes_no_memory() {
 async fn fragments_without_end_are_too_big_at_some_time() {
     let server = Server::with(OPEN_DOOR).await;
     let mut other = server.subscriber().await;
-    let before = server.memory_bytes();
+    let before = server.resident_bytes();
     for (path, most) in [("/ws", 64 * 1024), ("/uplink", 1024 * 1024)] {
         let mut raw = Raw::open(&server, path).await;
         let fragments = frame(0x00, b"xx").repeat(1000);
@@ -160,7 +160,7 @@ async fn fragments_without_end_are_too_big_at_some_time() {
         assert_eq!(raw.closed().await, 1009, "{path}");
     }
     other.expect_silence().await;
-    let more = server.memory_bytes().saturating_sub(before);
+    let more = server.resident_bytes().saturating_sub(before);
     assert!(more < SOME_MEMORY, "{more} bytes");
 }
 
@@ -169,7 +169,7 @@ async fn empty_fragments_keep_nobody_in_and_disturb_nobody() {
     let config = format!("{OPEN_DOOR}\nauth_within = \"1s\"");
     let server = Server::with(&config).await;
     let mut other = server.subscriber().await;
-    let before = server.memory_bytes();
+    let before = server.resident_bytes();
     for path in ["/ws", "/uplink"] {
         let mut raw = Raw::open(&server, path).await;
         let fragments = frame(0x00, b"").repeat(1000);
@@ -187,7 +187,7 @@ async fn empty_fragments_keep_nobody_in_and_disturb_nobody() {
         };
         timeout(DEADLINE, async { tokio::join!(flood, answers) }).await.expect("it is cut off");
     }
-    let more = server.memory_bytes().saturating_sub(before);
+    let more = server.resident_bytes().saturating_sub(before);
     assert!(more < SOME_MEMORY, "{more} bytes");
 }
 
@@ -282,7 +282,7 @@ async fn a_damaged_batch_ends_its_connection_only() {
     let server = Server::with(OPEN_DOOR).await;
     let mut other = server.agent("site", None).await;
     let token = server.token("gw", Some("uplink"), None).await;
-    let before = server.memory_bytes();
+    let before = server.resident_bytes();
     // Four gigabytes of zeros, says the head of this packed body.
     let bomb = [b"\x00\x00\x03\x28\xb5\x2f\xfd\xa4".as_slice(), &u32::MAX.to_le_bytes()].concat();
     let much = [b"\x00\x00\x01\x04".as_slice(), &[0xff; 9], b"\x01"].concat();
@@ -303,7 +303,7 @@ async fn a_damaged_batch_ends_its_connection_only() {
         assert_eq!(agent.closed().await.0, 1002, "{what}");
     }
     other.readings(1, "d", json!([{"metric": "t", "value": 1}])).await;
-    let more = server.memory_bytes().saturating_sub(before);
+    let more = server.resident_bytes().saturating_sub(before);
     assert!(more < SOME_MEMORY, "{more} bytes");
 }
 
@@ -311,11 +311,11 @@ async fn a_damaged_batch_ends_its_connection_only() {
 async fn a_frame_of_nothing_but_mistakes_takes_no_memory() {
     let server = Server::start().await;
     let mut agent = server.agent("site", None).await;
-    let before = server.memory_bytes();
+    let before = server.resident_bytes();
     let nothing = format!("[{}0]", "0,".repeat(500_000));
     agent.send_frame(Message::text(nothing)).await;
     assert_eq!(agent.next().await["error"], "invalid_json");
-    let more = server.memory_bytes().saturating_sub(before);
+    let more = server.resident_bytes().saturating_sub(before);
     assert!(more < SOME_MEMORY, "{more} bytes");
     agent.readings(1, "d", json!([{"metric": "t", "value": 1}])).await;
 }

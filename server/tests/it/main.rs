@@ -8,9 +8,13 @@
 
 mod auth;
 mod bad_input;
+mod batches;
+mod cbor;
 mod endpoints;
+mod frames;
 mod house;
 mod http;
+mod logs;
 mod persistence;
 mod requests;
 mod server;

@@ -217,6 +217,16 @@ async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
 pub(crate) struct Client(WebSocketStream<TcpStream>);
 
 impl Client {
+    /// Takes over a socket whose handshake is done.
+    pub(crate) fn over(socket: WebSocketStream<TcpStream>) -> Self {
+        Self(socket)
+    }
+
+    /// Returns the next frame, whatever it is.
+    pub(crate) async fn next_frame(&mut self) -> Message {
+        self.0.next().await.expect("the connection lives").unwrap()
+    }
+
     /// Sends a message.
     pub(crate) async fn send(&mut self, message: Json) {
         self.0.send(Message::text(message.to_string())).await.unwrap();
@@ -321,14 +331,12 @@ impl Server {
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
         Client(socket)
     }
-}
 
-impl Server {
-    /// Returns how much memory the server occupies.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id().unwrap());
-        let status = std::fs::read_to_string(path).unwrap();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    /// How much memory the server takes (`VmRSS`).
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 }
