@@ -64,6 +64,9 @@ impl SocketConfig {
 
 /// How much is written at once: enough to make system calls cheap.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+/// How long the other side may leave unread what was sent: as long as it may be silent by default. It
+/// would otherwise hold its connection, whose deadlines nobody looks at in the meantime, for ever.
+const UNREAD: Duration = Duration::from_secs(75);
 /// How long a connection that ends may take: a round trip over the worst link, and no longer than
 /// the whole server may wait for it.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -142,11 +145,14 @@ impl Socket {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Sends a message.
+    /// Sends a message; who does not read for too long is gone.
     pub async fn send(&mut self, message: Message) -> Result<(), Broken> {
-        poll_fn(|cx| self.poll_ready(cx)).await?;
-        self.start_send(message)?;
-        poll_fn(|cx| self.poll_flush(cx)).await
+        let sent = async {
+            poll_fn(|cx| self.poll_ready(cx)).await?;
+            self.start_send(message)?;
+            poll_fn(|cx| self.poll_flush(cx)).await
+        };
+        tokio::time::timeout(UNREAD, sent).await.unwrap_or(Err(Broken::Gone))
     }
 
     /// Ends the connection: sends these last messages, then half-closes it and waits, for a bounded
@@ -213,5 +219,29 @@ fn broken(error: &tungstenite::Error) -> Broken {
         }
         Error::Protocol(_) => Broken::Violation(CloseCode::Protocol),
         _ => Broken::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_and_never_reads_is_gone_at_some_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::new(stream, Vec::new(), SocketConfig::UPLINK).await;
+        let sending = async {
+            loop {
+                if let Err(broken) = socket.send(Message::text("x".repeat(60_000))).await {
+                    return broken;
+                }
+            }
+        };
+        let ended = tokio::time::timeout(2 * UNREAD, sending).await;
+        assert!(matches!(ended, Ok(Broken::Gone)), "{ended:?}");
     }
 }
