@@ -325,6 +325,10 @@ mod tests {
         })
     }
 
+    fn push(outbox: &Outbox, text: &str, limit_bytes: usize, now: Instant) -> Pushed {
+        outbox.push_telemetry(&frame(text), Packing::Alone, limit_bytes, now, Duration::ZERO)
+    }
+
     fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
         let mut messages = Vec::new();
         outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
@@ -334,9 +338,9 @@ mod tests {
     #[test]
     fn answers_come_before_later_and_after_earlier_telemetry() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        outbox.push_telemetry(&frame("old"), Packing::Alone, 100, now, Duration::ZERO);
+        push(&outbox, "old", 100, now);
         outbox.answer(&"answer");
-        outbox.push_telemetry(&frame("new"), Packing::Alone, 100, now, Duration::ZERO);
+        push(&outbox, "new", 100, now);
         outbox.push(&"event");
         assert_eq!(take(&outbox, now), ["old", "\"answer\"", "\"event\"", "new"]);
         assert_eq!(outbox.queued_bytes(), 0);
@@ -345,35 +349,17 @@ mod tests {
     #[test]
     fn telemetry_is_bounded_in_bytes_and_in_age() {
         let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert_eq!(
-            outbox.push_telemetry(&frame("12345"), Packing::Alone, 8, now, Duration::ZERO),
-            Pushed::Queued
-        );
-        assert_eq!(
-            outbox.push_telemetry(&frame("6789"), Packing::Alone, 8, now, Duration::ZERO),
-            Pushed::Conflate
-        );
+        assert_eq!(push(&outbox, "12345", 8, now), Pushed::Queued);
+        assert_eq!(push(&outbox, "6789", 8, now), Pushed::Conflate);
         let later = now + STALL + Duration::from_millis(1);
-        assert_eq!(
-            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, later, Duration::ZERO),
-            Pushed::Conflate
-        );
+        assert_eq!(push(&outbox, "6", 8, later), Pushed::Conflate);
         assert_eq!(outbox.conflate().len(), 1);
-        assert_eq!(
-            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, now, Duration::ZERO),
-            Pushed::Conflate
-        );
+        assert_eq!(push(&outbox, "6", 8, now), Pushed::Conflate);
         outbox.resume();
-        assert_eq!(
-            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, later, Duration::ZERO),
-            Pushed::Queued
-        );
+        assert_eq!(push(&outbox, "6", 8, later), Pushed::Queued);
         assert_eq!(take(&outbox, now), ["6"]);
         outbox.end();
-        assert_eq!(
-            outbox.push_telemetry(&frame("6"), Packing::Alone, 8, now, Duration::ZERO),
-            Pushed::Gone
-        );
+        assert_eq!(push(&outbox, "6", 8, now), Pushed::Gone);
     }
 
     #[test]

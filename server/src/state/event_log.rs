@@ -9,7 +9,8 @@ use valtronics_protocol::{event::Event, format::Format, id::Seq, time::UnixMilli
 
 use crate::{commit::CommittedEvent, message::to_message, socket::Message};
 
-/// How many events of a channel are at hand: hours of a busy site in about 5 MiB.
+/// How many events of a channel are at hand: hours of a busy site in about 5 MiB for each format that
+/// somebody wants.
 pub const RING: usize = 16_384;
 
 /// The newest events of one channel.
