@@ -42,8 +42,6 @@ use frames::Frames;
 const WINDOW_BYTES: usize = 1024 * 1024;
 /// How long acknowledgements gather.
 const ACK_EVERY: Duration = Duration::from_millis(100);
-/// How long a closing connection may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Which dialect a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,15 +132,12 @@ impl Uplink {
             }
             Err(end) => end,
         };
-        if let End::Close(code, reason) = end {
-            let goodbye = async {
-                self.socket.send(close_message(code, &reason)).await?;
-                while self.socket.next().await.is_ok() {}
-                Ok::<(), Broken>(())
-            };
-            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-        }
+        let last = match end {
+            End::Close(code, reason) => Some(close_message(code, &reason)),
+            End::Gone => None,
+        };
         self.shared.gate.admission().close(None);
+        self.socket.end(last.into_iter().collect()).await;
     }
 
     /// Waits for a good token and opens the numbering.

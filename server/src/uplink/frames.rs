@@ -95,7 +95,7 @@ impl Frames {
         let parsed = match json::parse(frame, false) {
             Ok(parsed) => parsed,
             Err(error) => {
-                let why = format!("not JSON: {error}");
+                let why = format!("the frame cannot be read: {error}");
                 received.answers.push(refusal(ErrorCode::InvalidJson, why, None));
                 return Ok(received);
             }
