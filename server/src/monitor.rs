@@ -112,7 +112,10 @@ impl Monitor {
     pub fn subscribers(&self, from: SessionId, most: usize) -> Vec<Arc<Connection>> {
         let registry = self.registry();
         let open = registry.open.range(from..).map(|(_, connection)| connection);
-        open.filter(|connection| connection.depth().is_some()).take(most).cloned().collect()
+        open.filter(|connection| matches!(connection.role, Role::Subscriber(_)))
+            .take(most)
+            .cloned()
+            .collect()
     }
 
     /// Finds an open connection of a subscriber.

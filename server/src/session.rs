@@ -39,8 +39,6 @@ use requests::{Requests, Step};
 const FLUSH_BYTES: usize = 16 * 1024;
 /// The largest message before `auth` (WebSocket API, section 6).
 const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
-/// How long a closing connection may take to say goodbye.
-const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What a session begins with.
 pub struct Opened {
@@ -121,16 +119,14 @@ impl Session {
                 let _ = self.engine.send_item(detach);
             }
         }
+        self.socket.end(self.outgoing).await;
     }
 
-    /// Does all that can be done now; ready when the connection has ended.
+    /// Does all that can be done now; ready when the connection is to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A round that moves something may have made way for something else.
         for _ in 0..MAX_ROUNDS {
             let now = clock::instant();
-            if self.timing.is_over(now) {
-                return Poll::Ready(());
-            }
             let mut moved = self.poll_deadline(cx, now);
             moved |= self.handle_requests(now);
             moved |= self.poll_engine(cx);
@@ -141,6 +137,9 @@ impl Session {
             match self.poll_read(cx, now) {
                 Ok(read) => moved |= read,
                 Err(ended) => return ended,
+            }
+            if self.closing {
+                return Poll::Ready(());
             }
             if !moved {
                 return Poll::Pending;
@@ -284,22 +283,19 @@ impl Session {
     /// Reads what has come in; fails when the connection has ended.
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
         // While requests wait the client is not read on: what it may queue here is bounded.
-        if self.requests.is_waiting() && !self.closing {
+        if self.closing || self.requests.is_waiting() {
             return Ok(false);
         }
         let message = match self.socket.poll_next(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(message)) => message,
-            Poll::Ready(Err(Broken::Violation(code))) if !self.closing => {
+            Poll::Ready(Err(Broken::Violation(code))) => {
                 self.begin_close(code, "");
                 return Ok(true);
             }
-            Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
+            Poll::Ready(Err(Broken::Gone)) => return Err(Poll::Ready(())),
         };
         self.timing.heard(now);
-        if self.closing {
-            return Ok(true);
-        }
         if !self.requests.is_authenticated() && message.len() > MAX_UNAUTHENTICATED_BYTES {
             self.begin_close(CloseCode::TooBig, "authenticate first");
             return Ok(true);
@@ -314,8 +310,8 @@ impl Session {
                     self.begin_close(code, &reason);
                 }
             }
-            // The codec has answered; the end follows.
-            Message::Close(_) | Message::Frame(_) => self.unflushed = true,
+            // The codec has answered; it never passes on a frame as it is.
+            Message::Close(_) | Message::Frame(_) => return Err(Poll::Ready(())),
         }
         Ok(true)
     }
@@ -326,8 +322,6 @@ impl Session {
         }
         self.closing = true;
         self.outgoing.push_back(close_message(code, reason));
-        self.timing.closing(clock::instant() + GOODBYE);
-        self.sleep.as_mut().reset(self.timing.deadline().into());
     }
 }
 

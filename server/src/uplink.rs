@@ -42,8 +42,6 @@ use frames::Frames;
 const WINDOW_BYTES: usize = 1024 * 1024;
 /// How long acknowledgements gather.
 const ACK_EVERY: Duration = Duration::from_millis(100);
-/// How long a closing connection may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Which dialect a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +96,7 @@ fn stopping() -> End {
 
 /// An authenticated connection.
 struct Admitted {
+    address: IpAddr,
     claims: Claims,
     gateway: Option<Arc<str>>,
     queue: Option<OpenQueue>,
@@ -134,15 +133,12 @@ impl Uplink {
             }
             Err(end) => end,
         };
-        if let End::Close(code, reason) = end {
-            let goodbye = async {
-                self.socket.send(close_message(code, &reason)).await?;
-                while self.socket.next().await.is_ok() {}
-                Ok::<(), Broken>(())
-            };
-            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-        }
+        let last = match end {
+            End::Close(code, reason) => Some(close_message(code, &reason)),
+            End::Gone => None,
+        };
         self.shared.gate.admission().close(None);
+        self.socket.end(last.into_iter().collect()).await;
     }
 
     /// Waits for a good token and opens the numbering.
@@ -207,13 +203,23 @@ impl Uplink {
     }
 
     async fn open(&mut self, claims: Claims, hello: &frames::Hello) -> Result<Admitted, End> {
+        let address = self.address;
         let gateway = hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
         let (_never, taken_over) = watch::channel(false);
         let Some(queue) = &hello.queue else {
             let (queue, accepted) = (None, Ack::default());
             let progress = Arc::new(watch::Sender::new(Ack::default()));
             let told = accepted;
-            return Ok(Admitted { claims, gateway, queue, accepted, told, progress, taken_over });
+            return Ok(Admitted {
+                address,
+                claims,
+                gateway,
+                queue,
+                accepted,
+                told,
+                progress,
+                taken_over,
+            });
         };
         let (answer, opened) = oneshot::channel();
         let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
@@ -222,7 +228,7 @@ impl Uplink {
         let Opened { queue, accepted, progress, taken_over } =
             opened.await.map_err(|_| stopping())?;
         let (queue, told) = (Some(queue), *progress.borrow());
-        Ok(Admitted { claims, gateway, queue, accepted, told, progress, taken_over })
+        Ok(Admitted { address, claims, gateway, queue, accepted, told, progress, taken_over })
     }
 
     /// Takes in frames and sends acknowledgements until the connection ends.

@@ -36,7 +36,7 @@ pub(super) async fn post(
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     let parsed = json::parse(&body, true)
-        .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
+        .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
     for (at, message) in parsed.messages.iter().enumerate() {
         if let Err(fault) = &message.content {
             return Err(unprocessable(format!("item {at}: {fault}")));

@@ -36,9 +36,12 @@ impl Refusals {
 
     /// Notes that a handshake was refused.
     pub fn handshake(&self, address: IpAddr, reason: &str) {
-        let mut known = self.known();
-        *known.handshakes.entry(reason.to_owned()).or_default() += 1;
-        if known.may_log(address, clock::instant()) {
+        let may_log = {
+            let mut known = self.known();
+            *known.handshakes.entry(reason.to_owned()).or_default() += 1;
+            known.may_log(address, clock::instant())
+        };
+        if may_log {
             tracing::warn!(%address, reason, "refused a handshake");
         }
     }
@@ -50,9 +53,12 @@ impl Refusals {
     pub fn auth(&self, address: IpAddr, sub: Option<&str>, reason: impl Serialize) {
         let name = serde_json::to_value(reason).ok();
         let reason = name.as_ref().and_then(|name| name.as_str()).unwrap_or("other");
-        let mut known = self.known();
-        *known.auths.entry(reason.to_owned()).or_default() += 1;
-        if known.may_log(address, clock::instant()) {
+        let may_log = {
+            let mut known = self.known();
+            *known.auths.entry(reason.to_owned()).or_default() += 1;
+            known.may_log(address, clock::instant())
+        };
+        if may_log {
             tracing::warn!(%address, sub, reason, "refused an auth");
         }
     }

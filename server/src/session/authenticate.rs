@@ -101,6 +101,8 @@ impl Requests {
     fn admit(&mut self, message: Message, claims: Claims, now: Instant) -> Step {
         if let Some(known) = &self.claims {
             if known.sub != claims.sub {
+                let (sub, code) = (Some(&*claims.sub), ErrorCode::Forbidden);
+                self.gate.monitor.refusals.auth(self.address, sub, code);
                 let why = "the new token is another user's: open a new connection for it";
                 self.fail(&message, Failure::new(ErrorCode::Forbidden, why));
                 return Step::Answered;

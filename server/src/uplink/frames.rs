@@ -95,7 +95,7 @@ impl Frames {
         let parsed = match json::parse(frame, false) {
             Ok(parsed) => parsed,
             Err(error) => {
-                let why = format!("not JSON: {error}");
+                let why = format!("the frame cannot be read: {error}");
                 received.answers.push(refusal(ErrorCode::InvalidJson, why, None));
                 return Ok(received);
             }
@@ -182,9 +182,13 @@ impl Frames {
         received: &mut Received,
     ) -> Result<(), (ErrorCode, String)> {
         let claims = self.shared.gate.keys.verify(token).await;
-        let claims = claims
-            .map_err(|_| (ErrorCode::InvalidToken, "the new token is not valid here".to_owned()))?;
+        let (address, refusals) = (self.admitted.address, &self.shared.gate.monitor.refusals);
+        let claims = claims.map_err(|fault| {
+            refusals.auth(address, None, fault);
+            (ErrorCode::InvalidToken, "the new token is not valid here".to_owned())
+        })?;
         if claims.sub != self.admitted.claims.sub {
+            refusals.auth(address, Some(&claims.sub), ErrorCode::Forbidden);
             return Err((ErrorCode::Forbidden, "the new token is another subject's".into()));
         }
         received.renewed = Some(claims.expires_at);

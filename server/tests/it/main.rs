@@ -7,6 +7,7 @@
 )]
 
 mod auth;
+mod bad_input;
 mod batches;
 mod cbor;
 mod endpoints;

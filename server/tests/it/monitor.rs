@@ -379,6 +379,12 @@ async fn who_is_refused_is_counted_and_logged_at_most_once_a_second() {
     let last = lines.last().unwrap();
     assert_eq!((&last["level"], &last["reason"]), (&json!("WARN"), &json!("malformed")));
     assert!(!Json::from(lines.clone()).to_string().contains("secret-thing"));
+    // Another user's token, on connections that stay.
+    let token = server.token("mallory", Some("uplink"), None).await;
+    for mut client in [user(&server, "anna").await, server.agent("site", Some("q")).await] {
+        let answer = client.ask(json!({"type": "auth", "token": token})).await;
+        assert_eq!(answer["error"], "forbidden");
+    }
     until(&server, |m| m.contains_key(r#"valtronics_connections_closed_total{code="4401"}"#)).await;
     let metrics = metrics(&server).await;
     for (reason, count) in [("origin", 5.0), ("malformed", 1.0), ("not_websocket", 1.0)] {
@@ -386,6 +392,7 @@ async fn who_is_refused_is_counted_and_logged_at_most_once_a_second() {
         assert_eq!(metrics[&name], count, "{reason}");
     }
     assert_eq!(metrics[r#"valtronics_auth_failures_total{reason="malformed"}"#], 1.0);
+    assert_eq!(metrics[r#"valtronics_auth_failures_total{reason="forbidden"}"#], 2.0);
 }
 
 #[tokio::test]
