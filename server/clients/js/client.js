@@ -1,0 +1,355 @@
+// The client: a connection that is kept, and what comes over it, to whom it is for.
+//
+// What the program wants stands on the board and among the requests, connected or not; whenever a
+// connection is authenticated all of it is sent. So the first connection and the hundredth are one path.
+
+import { Board } from './board.js';
+import { ValtronicsError, refusal } from './error.js';
+import { Requests } from './requests.js';
+import { Subscription } from './subscription.js';
+
+/** How soon to ask whether a snapshot is over. */
+const SETTLE_MS = 1000;
+/** How soon to try again to renew a token: the server gives a minute and a half for it. */
+const REFRESH_MS = 10_000;
+/** A connection that lived so long has worked: the next backoff begins anew. */
+const WORKED_MS = 10_000;
+
+// Close codes (WebSocket API, section 7).
+const GOING_AWAY = 1001;
+const ABNORMAL = 1006;
+const INVALID_TOKEN = 4401;
+/** After these coming back would not help. */
+const FINAL = new Map([
+  [1002, 'protocol_error'],
+  [1007, 'protocol_error'],
+  [1009, 'protocol_error'],
+  [4403, 'forbidden'],
+]);
+
+export class Client extends EventTarget {
+  status = 'waiting';
+  expiresAt;
+
+  #token;
+  #options;
+  #board = new Board();
+  #requests = new Requests();
+  #socket;
+  #openedAt;
+  /** The last token that was sent, and the last that was refused. */
+  #sent;
+  #refused;
+  #retryAfter = 0;
+  #failures = 0;
+  #beats = 0;
+  /** Subscriptions whose snapshot is over if none of it comes before the pong of the last beat. */
+  #calm = [];
+  #timers = new Map();
+
+  constructor(url, { token, WebSocket = globalThis.WebSocket, ...options }) {
+    super();
+    if (!WebSocket) throw new TypeError('no WebSocket here: Node has one from 22 on, or pass one');
+    const backoff = { min: 500, max: 30_000, ...options.backoff };
+    this.url = new URL(url).href;
+    this.#token = typeof token === 'function' ? token : undefined;
+    this.#sent = this.#token ? undefined : token;
+    this.#options = { heartbeat: 25_000, timeout: 20_000, WebSocket, ...options, backoff };
+    this.#connect();
+  }
+
+  subscribe(channel, options = {}, onMessage) {
+    const unsubscribe = (it) => this.#unsubscribe(it);
+    const subscription = new Subscription(channel, options, onMessage, unsubscribe);
+    if (this.status === 'closed') {
+      subscription.end(new ValtronicsError('closed', 'the client is closed'));
+      return subscription;
+    }
+    for (const replaced of this.#board.put(subscription)) {
+      this.#requests.cancel(replaced.asked);
+      replaced.end(new ValtronicsError('replaced', 'a newer subscription took its place'));
+    }
+    if (this.#openedAt) this.#ask(subscription);
+    return subscription;
+  }
+
+  ping() {
+    const message = { type: 'ping', timestamp: new Date().toISOString() };
+    return new Promise((done, fail) => this.#requests.ask(message, { done, fail }));
+  }
+
+  reportError(error, data) {
+    const message = { type: 'error_report', error: String(error), data };
+    this.#requests.ask(message, { fail: (why) => this.#report(why) });
+  }
+
+  close() {
+    this.#stop();
+  }
+
+  // Subscriptions.
+
+  #ask(subscription) {
+    const done = (response) => {
+      subscription.accepted(response);
+      this.#emit('subscribed', { subscription, response });
+      if (subscription.unsettled) this.#after('beat', SETTLE_MS, () => this.#beat());
+    };
+    const fail = (error) => this.#fail(subscription, error);
+    // On the next connection it is asked for anew, from where it is then.
+    const gone = () => {};
+    subscription.asked = this.#requests.ask(subscription.request(), { done, fail, gone });
+  }
+
+  async #unsubscribe(subscription, error) {
+    if (subscription.ended) return;
+    this.#drop(subscription, error);
+    if (!this.#openedAt) return;
+    const { channel, devices } = subscription;
+    const message = { type: 'unsubscribe', channel, ...(devices && { device_id: [...devices] }) };
+    // However it ends, nothing of it is subscribed any more.
+    const over = new Promise((end) => this.#requests.ask(message, { done: end, fail: end, gone: end }));
+    if (!devices) {
+      // It was told as the whole channel: what else there is of it is asked for again.
+      for (const other of this.#board) if (other.channel === channel) this.#ask(other);
+    }
+    await over;
+  }
+
+  /** Ends a subscription of which the server holds nothing any more. */
+  #fail(subscription, error) {
+    this.#drop(subscription, error);
+    this.#report(error);
+  }
+
+  #drop(subscription, error) {
+    this.#board.remove(subscription);
+    this.#requests.cancel(subscription.asked);
+    subscription.end(error);
+  }
+
+  // What comes.
+
+  #receive(message) {
+    switch (message.type) {
+      case 'batch':
+        return message.messages.forEach((one) => this.#receive(one));
+      case 'auth_response':
+        return message.success ? this.#authenticated(message) : this.#unauthenticated(message);
+      case 'auth_expiring':
+        return this.#refresh();
+      case 'subscribe_response':
+        // What has no id the server did by itself; a refusal is a right that a new token took away.
+        return message.id === undefined && !message.success ? this.#revoked(message) : this.#answer(message);
+      case 'unsubscribe_response':
+      case 'error':
+        return this.#answer(message);
+      case 'pong':
+        if (message.timestamp === `${this.#beats}`) this.#calm.forEach((one) => one.settle());
+        return this.#answer(message);
+      case 'lagged':
+        return this.#emit('lagged', message);
+      default:
+        return this.#deliver(message);
+    }
+  }
+
+  #answer(response) {
+    const error = this.#requests.answer(response);
+    if (error) this.#report(error);
+  }
+
+  #revoked(response) {
+    for (const device of response.filters?.device_id ?? [undefined]) {
+      for (const subscription of this.#board.release(response.channel, device)) {
+        this.#fail(subscription, refusal(response));
+      }
+    }
+  }
+
+  #deliver(message) {
+    const subscription = this.#board.holderOf(message);
+    const isNew = subscription?.isNew(message) ?? true;
+    if (message.snapshot) this.#calm = [];
+    else if (message.seq !== undefined) {
+      for (const one of this.#board) if (one.channel === message.channel) one.advance(message.seq);
+    }
+    if (!isNew) return;
+    this.#emit('message', message);
+    if (subscription && !subscription.push(message)) {
+      const error = new ValtronicsError('overflow', 'its messages were not read');
+      this.#unsubscribe(subscription, error);
+      this.#report(error);
+    }
+  }
+
+  // The token.
+
+  /** Gets a token that the server has not refused. */
+  async #freshToken(reason) {
+    const token = this.#token ? await this.#token(reason) : this.#sent;
+    if (token === this.#refused) throw new ValtronicsError('invalid_token', 'there is no new token');
+    return token;
+  }
+
+  #authenticated({ expires_at }) {
+    this.expiresAt = expires_at;
+    if (this.#openedAt) return;
+    this.#cancel('deadline');
+    this.#openedAt = Date.now();
+    this.#setStatus('open');
+    for (const subscription of this.#board) this.#ask(subscription);
+    this.#requests.open((message) => this.#send(message));
+    this.#after('beat', this.#options.heartbeat, () => this.#beat());
+  }
+
+  #unauthenticated(response) {
+    this.#retryAfter = response.retry_after ?? 0;
+    this.#report(refusal(response));
+    if (response.error !== 'invalid_token') return;
+    this.#refused = this.#sent;
+    if (this.#openedAt) this.#after('refresh', REFRESH_MS, () => this.#refresh());
+  }
+
+  /** Renews the token of a live connection; until that succeeds the old one holds, then 4401 comes. */
+  async #refresh() {
+    const socket = this.#socket;
+    if (!this.#token) return;
+    try {
+      const token = await this.#freshToken('expiring');
+      if (socket !== this.#socket) return;
+      if (token === this.#sent) throw new ValtronicsError('invalid_token', 'there is no new token');
+      this.#sent = token;
+      this.#send({ type: 'auth', token });
+    } catch (error) {
+      if (socket !== this.#socket) return;
+      this.#report(error);
+      this.#after('refresh', REFRESH_MS, () => this.#refresh());
+    }
+  }
+
+  // The connection.
+
+  async #connect() {
+    this.#setStatus('connecting');
+    const refused = this.#refused !== undefined && this.#refused === this.#sent;
+    try {
+      const token = await this.#freshToken(refused ? 'refused' : 'connect');
+      if (this.status === 'closed') return;
+      const socket = new this.#options.WebSocket(this.url);
+      this.#socket = socket;
+      this.#sent = token;
+      socket.onopen = () => {
+        socket.onerror = null;
+        this.#send({ type: 'auth', token });
+      };
+      // Some WebSockets that never opened do not close, either.
+      socket.onerror = () => this.#lost(ABNORMAL, 'there is no connection');
+      socket.onmessage = ({ data }) => {
+        if (this.#openedAt) this.#cancel('deadline');
+        this.#receive(JSON.parse(data));
+      };
+      socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+      this.#deadline('no connection, or no answer to auth');
+    } catch (error) {
+      if (this.status !== 'closed') this.#wait(ABNORMAL, 0, error);
+    }
+  }
+
+  #send(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  /** Asks whether the connection lives, and so whether a snapshot is over. */
+  #beat() {
+    this.#calm = [...this.#board].filter((subscription) => subscription.unsettled);
+    this.#beats += 1;
+    this.#send({ type: 'ping', timestamp: `${this.#beats}` });
+    if (!this.#timers.has('deadline')) this.#deadline('no answer to a ping');
+    const delay = this.#calm.length > 0 ? SETTLE_MS : this.#options.heartbeat;
+    this.#after('beat', delay, () => this.#beat());
+  }
+
+  #deadline(what) {
+    const error = new ValtronicsError('timeout', what);
+    this.#after('deadline', this.#options.timeout, () => this.#lost(ABNORMAL, '', error));
+  }
+
+  /** Goes on after a connection that has ended, or is given up. */
+  #lost(closeCode, reason, why) {
+    const retryAfter = Number(/retry_after=(\d+)/.exec(reason)?.[1] ?? this.#retryAfter);
+    if (this.#openedAt && Date.now() - this.#openedAt >= WORKED_MS) this.#failures = 0;
+    if (closeCode === INVALID_TOKEN) this.#refused = this.#sent;
+    const noToken = !this.#token && this.#refused !== undefined;
+    const code = FINAL.get(closeCode) ?? (noToken ? 'invalid_token' : 'connection_lost');
+    const message = reason || `the connection ended with ${closeCode}`;
+    const error = why ?? new ValtronicsError(code, message, { closeCode });
+    if (FINAL.has(closeCode) || noToken) return this.#stop(error);
+    this.#disconnect();
+    return this.#wait(closeCode, retryAfter, error);
+  }
+
+  /** Comes back when the server said so, else after a backoff that grows, up to a limit, without end. */
+  #wait(closeCode, retryAfter, error) {
+    const { min, max } = this.#options.backoff;
+    const backoff = Math.min(max, min * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
+    const asked = retryAfter * 1000 * (1 + Math.random() / 10);
+    // A server that goes away does so for everybody: they come back apart.
+    const delay = closeCode === GOING_AWAY ? Math.random() * 10 * min : Math.max(backoff, asked);
+    this.#setStatus('waiting', { delay, error });
+    this.#after('retry', delay, () => this.#connect());
+  }
+
+  #disconnect() {
+    const socket = this.#socket;
+    this.#cancel();
+    this.#socket = this.#openedAt = undefined;
+    this.#retryAfter = 0;
+    this.#calm = [];
+    for (const subscription of this.#board) subscription.live = false;
+    this.#requests.pause();
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+    socket.close();
+  }
+
+  #stop(error) {
+    if (this.status === 'closed') return;
+    this.#disconnect();
+    for (const subscription of this.#board) this.#drop(subscription, error);
+    this.#requests.end(error ?? new ValtronicsError('closed', 'the client is closed'));
+    this.#setStatus('closed', { error });
+  }
+
+  // Timers and events.
+
+  #after(name, delay, act) {
+    this.#cancel(name);
+    const timer = setTimeout(() => {
+      this.#timers.delete(name);
+      act();
+    }, delay);
+    this.#timers.set(name, timer);
+  }
+
+  /** Cancels a timer, or all. */
+  #cancel(name) {
+    for (const one of name ? [name] : [...this.#timers.keys()]) {
+      clearTimeout(this.#timers.get(one));
+      this.#timers.delete(one);
+    }
+  }
+
+  #setStatus(status, detail) {
+    this.status = status;
+    this.#emit('status', { status, ...detail });
+  }
+
+  #report(error) {
+    this.#emit('error', error);
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
