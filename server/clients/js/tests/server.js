@@ -63,7 +63,8 @@ export class Server {
   }
 
   async kill(signal = 'SIGKILL') {
-    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
+    const { pid, exitCode, signalCode } = this.process;
+    if (!pid || exitCode !== null || signalCode !== null) return;
     this.process.kill(signal);
     await once(this.process, 'exit');
   }
