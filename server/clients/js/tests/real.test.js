@@ -1,7 +1,8 @@
 // The client and the real server.
 
 import assert from 'node:assert';
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -211,4 +212,19 @@ test('a process that closes its client ends', async (t) => {
   const script = fileURLToPath(new URL('example.js', import.meta.url));
   const { stdout } = await run(process.execPath, [...process.execArgv, script, server.url, server.token('d')], { timeout: 10_000 });
   assert.match(stdout, /cpu_usage/);
+});
+
+test('the example in the README works', async (t) => {
+  const server = await Server.start(t);
+  const agent = await server.agent();
+  await agent.reading('boiler', 'temp', 21.5);
+  await agent.reading('boiler', 'temperature', 95);
+  const [folder, token] = [new URL('..', import.meta.url), server.token('d')];
+  const [, example] = /```js\n(.*?)```/s.exec(readFileSync(new URL('README.md', folder), 'utf8'));
+  const code = example.replace('ws://localhost:8000/ws', server.url).replace('your-token', token);
+  const node = spawn(process.execPath, [...process.execArgv, '--input-type=module', '--eval', code], { cwd: folder });
+  t.after(() => node.kill());
+  let output = '';
+  node.stdout.on('data', (data) => (output += data));
+  await until('what it prints', () => /21\.5/.test(output) && /^alert hot active$/m.test(output));
 });

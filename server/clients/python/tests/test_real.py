@@ -2,10 +2,12 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from server import Server, example
+from server import HERE, Server, example
 from watch import Watched, seqs, asyncio_test, until
 
 from valtronics import ValtronicsError, connect
@@ -235,3 +237,24 @@ async def test_clients_of_one_url_and_token_share_a_connection():
 async def test_a_process_that_closes_its_client_ends():
     async with Server() as server:
         assert "cpu_usage" in await example(server.url, server.token("d"))
+
+
+@asyncio_test
+async def test_the_example_in_the_readme_works():
+    async with Server() as server:
+        agent = await server.agent()
+        await agent.reading("boiler", "temp", 21.5)
+        await agent.reading("boiler", "temperature", 95)
+        readme = (HERE.parent / "README.md").read_text()
+        code = readme.split("```python\n")[1].split("```")[0]
+        code = code.replace("ws://localhost:8000/ws", server.url).replace("your-token", server.token("d"))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-B", "-u", "-c", code, stdout=subprocess.PIPE
+        )
+        try:
+            lines = [await process.stdout.readline() for _ in range(2)]
+        finally:
+            process.kill()
+            await process.wait()
+        assert any(b"21.5" in line for line in lines)
+        assert b"alert hot active\n" in lines

@@ -12,8 +12,8 @@ def asyncio_test(function):
     """Runs a test that is a coroutine."""
 
     @functools.wraps(function)
-    def run(*arguments):
-        asyncio.run(asyncio.wait_for(function(*arguments), 3 * DEADLINE_SECONDS))
+    def run(**arguments):
+        asyncio.run(asyncio.wait_for(function(**arguments), 3 * DEADLINE_SECONDS))
 
     return run
 

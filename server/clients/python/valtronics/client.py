@@ -62,11 +62,13 @@ class Ended:
 
 
 async def _happens(event: asyncio.Event, within: float) -> bool:
+    # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
+    waiting = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait_for(event.wait(), within)
-    except asyncio.TimeoutError:
-        return False
-    return True
+        await asyncio.wait([waiting], timeout=within)
+        return waiting.done()
+    finally:
+        waiting.cancel()
 
 
 class Client:
