@@ -8,8 +8,8 @@ const DEADLINE_MS = 20_000;
 export const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
 
 /** Resolves when `fact()` is true. */
-export async function until(what, fact) {
-  const end = Date.now() + DEADLINE_MS;
+export async function until(what, fact, within = DEADLINE_MS) {
+  const end = Date.now() + within;
   while (!fact()) {
     if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
     await sleep(5);
