@@ -10,7 +10,7 @@ import { Subscription } from './subscription.js';
 
 /** How soon to ask whether a snapshot is over. */
 const SETTLE_MS = 1000;
-/** How soon to try again to renew a token: the server gives a minute and a half for it. */
+/** How soon to renew a token again: the server gives a minute and a half, and tokens may live shorter. */
 const REFRESH_MS = 10_000;
 /** A connection that lived so long has worked: the next backoff begins anew. */
 const WORKED_MS = 10_000;
@@ -40,6 +40,7 @@ export class Client extends EventTarget {
   /** The last token that was sent, and the last that was refused. */
   #sent;
   #refused;
+  #refreshedAt = 0;
   #retryAfter = 0;
   #failures = 0;
   #beats = 0;
@@ -137,7 +138,7 @@ export class Client extends EventTarget {
       case 'auth_response':
         return message.success ? this.#authenticated(message) : this.#unauthenticated(message);
       case 'auth_expiring':
-        return this.#refresh();
+        return this.#refreshSoon();
       case 'subscribe_response':
         // What has no id the server did by itself; a refusal is a right that a new token took away.
         return message.id === undefined && !message.success ? this.#revoked(message) : this.#answer(message);
@@ -208,13 +209,18 @@ export class Client extends EventTarget {
     this.#report(refusal(response));
     if (response.error !== 'invalid_token') return;
     this.#refused = this.#sent;
-    if (this.#openedAt) this.#after('refresh', REFRESH_MS, () => this.#refresh());
+    if (this.#openedAt) this.#refreshSoon();
+  }
+
+  #refreshSoon() {
+    const delay = Math.max(0, this.#refreshedAt + REFRESH_MS - Date.now());
+    if (this.#token) this.#after('refresh', delay, () => this.#refresh());
   }
 
   /** Renews the token of a live connection; until that succeeds the old one holds, then 4401 comes. */
   async #refresh() {
     const socket = this.#socket;
-    if (!this.#token) return;
+    this.#refreshedAt = Date.now();
     try {
       const token = await this.#freshToken('expiring');
       if (socket !== this.#socket) return;
@@ -224,7 +230,7 @@ export class Client extends EventTarget {
     } catch (error) {
       if (socket !== this.#socket) return;
       this.#report(error);
-      this.#after('refresh', REFRESH_MS, () => this.#refresh());
+      this.#refreshSoon();
     }
   }
 
@@ -247,7 +253,11 @@ export class Client extends EventTarget {
       socket.onerror = () => this.#lost(ABNORMAL, 'there is no connection');
       socket.onmessage = ({ data }) => {
         if (this.#openedAt) this.#cancel('deadline');
-        this.#receive(JSON.parse(data));
+        try {
+          this.#receive(JSON.parse(data));
+        } catch (error) {
+          this.#lost(ABNORMAL, '', error);
+        }
       };
       socket.onclose = ({ code, reason }) => this.#lost(code, reason);
       this.#deadline('no connection, or no answer to auth');
@@ -304,7 +314,7 @@ export class Client extends EventTarget {
     const socket = this.#socket;
     this.#cancel();
     this.#socket = this.#openedAt = undefined;
-    this.#retryAfter = 0;
+    this.#retryAfter = this.#refreshedAt = 0;
     this.#calm = [];
     for (const subscription of this.#board) subscription.live = false;
     this.#requests.pause();

@@ -163,6 +163,30 @@ test('a token that cannot be had is asked for again', async (t) => {
   assert.strictEqual(asked, 3);
 });
 
+test('tokens that live but a moment are not renewed at every moment', async (t) => {
+  const fake = await Fake.start(t, (connection) => {
+    const answer = connection.answer;
+    connection.answer = (request) => {
+      connection.send(answer(request));
+      if (request.type === 'auth') connection.send({ type: 'auth_expiring', expires_at: '2024-01-01T00:00:00Z' });
+    };
+  });
+  let asked = 0;
+  const client = open(t, fake.url, { token: () => `${++asked}` });
+  await until('the first renewal', () => fake.frames.length === 2);
+  await sleep(300);
+  await client.ping();
+  assert.strictEqual(asked, 2);
+  assert.deepStrictEqual(client.errors, []);
+});
+
+test('what is no message ends the connection, not the client', async (t) => {
+  const fake = await Fake.start(t, (connection, nth) => nth === 1 && connection.send({ type: 'batch' }));
+  const client = open(t, fake.url);
+  await until('a connection', () => client.status === 'open');
+  assert.strictEqual(fake.connects.length, 2);
+});
+
 test('an error report goes to the server', async (t) => {
   const fake = await Fake.start(t);
   const client = open(t, fake.url);

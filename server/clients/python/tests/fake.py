@@ -10,14 +10,14 @@ from websockets.asyncio.server import serve
 class Fake:
     """Gives each connection and its number to `script`, which may set `answer` and send."""
 
-    def __init__(self, script=None):
-        self.script = script
+    def __init__(self, script=None, **options):
+        self.script, self.options = script, options
         #: Frames and connections so far: what came, parsed, and when.
         self.frames, self.connects = [], []
         self.connection = None
 
     async def __aenter__(self):
-        self.server = await serve(self.handle, "127.0.0.1", 0, close_timeout=0.1)
+        self.server = await serve(self.handle, "127.0.0.1", 0, close_timeout=0.1, **self.options)
         host, port = self.server.sockets[0].getsockname()
         self.url = f"ws://{host}:{port}/ws"
         return self

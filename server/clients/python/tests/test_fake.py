@@ -203,6 +203,52 @@ async def test_a_token_that_cannot_be_had_is_asked_for_again():
 
 
 @asyncio_test
+async def test_tokens_that_live_but_a_moment_are_not_renewed_at_every_moment():
+    def script(connection, _):
+        async def answer(request):
+            await connection.send(connection.usual(request))
+            if request["type"] == "auth":
+                await connection.send({"type": "auth_expiring", "expires_at": "2024-01-01T00:00:00Z"})
+
+        connection.answer = answer
+
+    asked = []
+    async with Fake(script) as fake, Watched(fake.url, lambda _: asked.append(1) or str(len(asked))) as client:
+        await until("the first renewal", lambda: len(fake.frames) == 2)
+        await asyncio.sleep(0.3)
+        await client.ping()
+        assert len(asked) == 2
+        assert client.errors == []
+
+
+@asyncio_test
+async def test_what_is_no_message_ends_the_connection_not_the_client():
+    async def script(connection, number):
+        if number == 1:
+            await connection.send({"type": "batch"})
+
+    async with Fake(script) as fake, Watched(fake.url) as client:
+        await until("a connection", lambda: client.status == "open")
+        assert len(fake.connects) == 2
+
+
+@asyncio_test
+async def test_a_handshake_that_is_refused_is_tried_again_when_the_server_said():
+    begun = []
+
+    def refuse(connection, request):
+        begun.append(asyncio.get_running_loop().time())
+        if len(begun) == 1:
+            response = connection.respond(503, "full")
+            response.headers["Retry-After"] = "1"
+            return response
+
+    async with Fake(process_request=refuse) as fake, Watched(fake.url) as client:
+        await until("a connection", lambda: client.status == "open")
+        assert begun[1] - begun[0] >= 0.99
+
+
+@asyncio_test
 async def test_an_error_report_goes_to_the_server():
     async with Fake() as fake, Watched(fake.url) as client:
         client.report_error(ValueError("it broke"), {"at": 1})

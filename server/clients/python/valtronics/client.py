@@ -26,7 +26,7 @@ from .subscription import Message, Subscription
 
 #: How soon to ask whether a snapshot is over.
 SETTLE_SECONDS = 1.0
-#: How soon to try again to renew a token: the server gives a minute and a half for it.
+#: How soon to renew a token again: the server gives a minute and a half, and tokens may live shorter.
 REFRESH_SECONDS = 10.0
 #: A connection that lived so long has worked: the next backoff begins anew.
 WORKED_SECONDS = 10.0
@@ -125,6 +125,7 @@ class Client:
         self._retry_after = 0.0
         self._failures = 0
         self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed_at = -REFRESH_SECONDS
         self._task = self._loop.create_task(self._run())
 
     async def __aenter__(self) -> Client:
@@ -239,7 +240,7 @@ class Client:
         elif kind == "auth_response":
             self._authenticated(message) if message["success"] else self._unauthenticated(message)
         elif kind == "auth_expiring":
-            self._refresh_soon(0)
+            self._refresh_soon()
         elif kind == "subscribe_response" and "id" not in message and not message["success"]:
             # What has no id the server did by itself: a right that a new token took away.
             self._revoked(message)
@@ -307,18 +308,19 @@ class Client:
         if response["error"] == "invalid_token":
             self._refused = self._sent
             if self._opened.is_set():
-                self._refresh_soon(REFRESH_SECONDS)
+                self._refresh_soon()
 
-    def _refresh_soon(self, delay: float) -> None:
+    def _refresh_soon(self) -> None:
         if not isinstance(self._token, str):
             if self._refreshing:
                 self._refreshing.cancel()
-            self._refreshing = self._loop.create_task(self._refresh(delay))
+            self._refreshing = self._loop.create_task(self._refresh())
 
-    async def _refresh(self, delay: float) -> None:
+    async def _refresh(self) -> None:
         """Renews the token of a live connection; until that succeeds the old one holds, then 4401 comes."""
         while True:
-            await asyncio.sleep(delay)
+            await asyncio.sleep(self._refreshed_at + REFRESH_SECONDS - self._loop.time())
+            self._refreshed_at = self._loop.time()
             try:
                 token = await self._fresh_token("expiring")
                 if token == self._sent:
@@ -327,7 +329,6 @@ class Client:
                 return await self._send({"type": "auth", "token": token})
             except Exception as error:  # Whatever the program's function may raise.
                 self._report(error)
-            delay = REFRESH_SECONDS
 
     # The connection.
 
@@ -434,6 +435,7 @@ class Client:
         self._snapshot.clear()
         self._calm = []
         self._retry_after = 0.0
+        self._refreshed_at = -REFRESH_SECONDS
         if self._refreshing:
             self._refreshing.cancel()
         for subscription in self._board:
