@@ -10,6 +10,11 @@ export class Board {
     return new Set(this.#holders.values()).values();
   }
 
+  /** Each subscription of a channel once. */
+  of(channel) {
+    return [...this].filter((subscription) => subscription.channel === channel);
+  }
+
   /** Lets a subscription hold its keys; returns those that lost their last one by it. */
   put(subscription) {
     const replaced = [];

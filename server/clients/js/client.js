@@ -4,9 +4,11 @@
 // connection is authenticated all of it is sent. So the first connection and the hundredth are one path.
 
 import { Board } from './board.js';
+import { Backoff, Ending, INVALID_TOKEN } from './ending.js';
 import { ValtronicsError, refusal } from './error.js';
 import { Requests } from './requests.js';
 import { Subscription } from './subscription.js';
+import { Tokens } from './token.js';
 
 /** How soon to ask whether a snapshot is over. */
 const SETTLE_MS = 1000;
@@ -15,47 +17,31 @@ const REFRESH_MS = 10_000;
 /** A connection that lived so long has worked: the next backoff begins anew. */
 const WORKED_MS = 10_000;
 
-// Close codes (WebSocket API, section 7).
-const GOING_AWAY = 1001;
-const ABNORMAL = 1006;
-const INVALID_TOKEN = 4401;
-/** After these coming back would not help. */
-const FINAL = new Map([
-  [1002, 'protocol_error'],
-  [1007, 'protocol_error'],
-  [1009, 'protocol_error'],
-  [4403, 'forbidden'],
-]);
-
 export class Client extends EventTarget {
   status = 'waiting';
   expiresAt;
 
-  #token;
   #options;
+  #tokens;
+  #backoff;
   #board = new Board();
   #requests = new Requests();
   #socket;
   #openedAt;
-  /** The last token that was sent, and the last that was refused. */
-  #sent;
-  #refused;
   #refreshedAt = 0;
   #retryAfter = 0;
-  #failures = 0;
   #beats = 0;
   /** Subscriptions whose snapshot is over if none of it comes before the pong of the last beat. */
   #calm = [];
   #timers = new Map();
 
-  constructor(url, { token, WebSocket = globalThis.WebSocket, ...options }) {
+  constructor(url, { token, backoff, WebSocket = globalThis.WebSocket, ...options }) {
     super();
     if (!WebSocket) throw new TypeError('no WebSocket here: Node has one from 22 on, or pass one');
-    const backoff = { min: 500, max: 30_000, ...options.backoff };
     this.url = new URL(url).href;
-    this.#token = typeof token === 'function' ? token : undefined;
-    this.#sent = this.#token ? undefined : token;
-    this.#options = { heartbeat: 25_000, timeout: 20_000, WebSocket, ...options, backoff };
+    this.#options = { heartbeat: 25_000, timeout: 20_000, WebSocket, ...options };
+    this.#tokens = new Tokens(token);
+    this.#backoff = new Backoff(backoff);
     this.#connect();
   }
 
@@ -112,7 +98,7 @@ export class Client extends EventTarget {
     const over = new Promise((end) => this.#requests.ask(message, { done: end, fail: end, gone: end }));
     if (!devices) {
       // It was told as the whole channel: what else there is of it is asked for again.
-      for (const other of this.#board) if (other.channel === channel) this.#ask(other);
+      for (const other of this.#board.of(channel)) this.#ask(other);
     }
     await over;
   }
@@ -173,7 +159,7 @@ export class Client extends EventTarget {
     const isNew = subscription?.isNew(message) ?? true;
     if (message.snapshot) this.#calm = [];
     else if (message.seq !== undefined) {
-      for (const one of this.#board) if (one.channel === message.channel) one.advance(message.seq);
+      for (const one of this.#board.of(message.channel)) one.advance(message.seq);
     }
     if (!isNew) return;
     this.#emit('message', message);
@@ -185,13 +171,6 @@ export class Client extends EventTarget {
   }
 
   // The token.
-
-  /** Gets a token that the server has not refused. */
-  async #freshToken(reason) {
-    const token = this.#token ? await this.#token(reason) : this.#sent;
-    if (token === this.#refused) throw new ValtronicsError('invalid_token', 'there is no new token');
-    return token;
-  }
 
   #authenticated({ expires_at }) {
     this.expiresAt = expires_at;
@@ -208,13 +187,13 @@ export class Client extends EventTarget {
     this.#retryAfter = response.retry_after ?? 0;
     this.#report(refusal(response));
     if (response.error !== 'invalid_token') return;
-    this.#refused = this.#sent;
+    this.#tokens.refuse();
     if (this.#openedAt) this.#refreshSoon();
   }
 
   #refreshSoon() {
     const delay = Math.max(0, this.#refreshedAt + REFRESH_MS - Date.now());
-    if (this.#token) this.#after('refresh', delay, () => this.#refresh());
+    if (this.#tokens.renewable) this.#after('refresh', delay, () => this.#refresh());
   }
 
   /** Renews the token of a live connection; until that succeeds the old one holds, then 4401 comes. */
@@ -222,11 +201,8 @@ export class Client extends EventTarget {
     const socket = this.#socket;
     this.#refreshedAt = Date.now();
     try {
-      const token = await this.#freshToken('expiring');
-      if (socket !== this.#socket) return;
-      if (token === this.#sent) throw new ValtronicsError('invalid_token', 'there is no new token');
-      this.#sent = token;
-      this.#send({ type: 'auth', token });
+      const token = await this.#tokens.toRenew();
+      if (socket === this.#socket) this.#authenticate(token);
     } catch (error) {
       if (socket !== this.#socket) return;
       this.#report(error);
@@ -234,35 +210,41 @@ export class Client extends EventTarget {
     }
   }
 
+  #authenticate(token) {
+    this.#tokens.sent = token;
+    this.#send({ type: 'auth', token });
+  }
+
   // The connection.
 
   async #connect() {
     this.#setStatus('connecting');
-    const refused = this.#refused !== undefined && this.#refused === this.#sent;
     try {
-      const token = await this.#freshToken(refused ? 'refused' : 'connect');
+      const token = await this.#tokens.toConnect();
       if (this.status === 'closed') return;
       const socket = new this.#options.WebSocket(this.url);
       this.#socket = socket;
-      this.#sent = token;
       socket.onopen = () => {
         socket.onerror = null;
-        this.#send({ type: 'auth', token });
+        this.#authenticate(token);
       };
       // Some WebSockets that never opened do not close, either.
-      socket.onerror = () => this.#lost(ABNORMAL, 'there is no connection');
-      socket.onmessage = ({ data }) => {
-        if (this.#openedAt) this.#cancel('deadline');
-        try {
-          this.#receive(JSON.parse(data));
-        } catch (error) {
-          this.#lost(ABNORMAL, '', error);
-        }
-      };
-      socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+      socket.onerror = () =>
+        this.#lost(new Ending(new ValtronicsError('connection_lost', 'there is no connection')));
+      socket.onclose = ({ code, reason }) => this.#lost(Ending.closed(code, reason, this.#retryAfter));
+      socket.onmessage = ({ data }) => this.#read(data);
       this.#deadline('no connection, or no answer to auth');
     } catch (error) {
-      if (this.status !== 'closed') this.#wait(ABNORMAL, 0, error);
+      if (this.status !== 'closed') this.#lost(new Ending(error));
+    }
+  }
+
+  #read(data) {
+    if (this.#openedAt) this.#cancel('deadline');
+    try {
+      this.#receive(JSON.parse(data));
+    } catch (error) {
+      this.#lost(new Ending(error));
     }
   }
 
@@ -282,32 +264,19 @@ export class Client extends EventTarget {
 
   #deadline(what) {
     const error = new ValtronicsError('timeout', what);
-    this.#after('deadline', this.#options.timeout, () => this.#lost(ABNORMAL, '', error));
+    this.#after('deadline', this.#options.timeout, () => this.#lost(new Ending(error)));
   }
 
-  /** Goes on after a connection that has ended, or is given up. */
-  #lost(closeCode, reason, why) {
-    const retryAfter = Number(/retry_after=(\d+)/.exec(reason)?.[1] ?? this.#retryAfter);
-    if (this.#openedAt && Date.now() - this.#openedAt >= WORKED_MS) this.#failures = 0;
-    if (closeCode === INVALID_TOKEN) this.#refused = this.#sent;
-    const noToken = !this.#token && this.#refused !== undefined;
-    const code = FINAL.get(closeCode) ?? (noToken ? 'invalid_token' : 'connection_lost');
-    const message = reason || `the connection ended with ${closeCode}`;
-    const error = why ?? new ValtronicsError(code, message, { closeCode });
-    if (FINAL.has(closeCode) || noToken) return this.#stop(error);
+  /** Goes on after a connection that has ended, or is given up, or did not come about. */
+  #lost(ending) {
+    if (this.#openedAt && Date.now() - this.#openedAt >= WORKED_MS) this.#backoff.reset();
+    if (ending.closeCode === INVALID_TOKEN) this.#tokens.refuse();
+    const { error } = ending;
+    if (ending.final || this.#tokens.spent) return this.#stop(error);
     this.#disconnect();
-    return this.#wait(closeCode, retryAfter, error);
-  }
-
-  /** Comes back when the server said so, else after a backoff that grows, up to a limit, without end. */
-  #wait(closeCode, retryAfter, error) {
-    const { min, max } = this.#options.backoff;
-    const backoff = Math.min(max, min * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
-    const asked = retryAfter * 1000 * (1 + Math.random() / 10);
-    // A server that goes away does so for everybody: they come back apart.
-    const delay = closeCode === GOING_AWAY ? Math.random() * 10 * min : Math.max(backoff, asked);
+    const delay = this.#backoff.delay(ending);
     this.#setStatus('waiting', { delay, error });
-    this.#after('retry', delay, () => this.#connect());
+    return this.#after('retry', delay, () => this.#connect());
   }
 
   #disconnect() {

@@ -14,5 +14,4 @@ export class ValtronicsError extends Error {
 }
 
 /** Makes the error of a response that says no. */
-export const refusal = (response) =>
-  new ValtronicsError(response.error, response.message, { response });
+export const refusal = (response) => new ValtronicsError(response.error, response.message, { response });

@@ -18,7 +18,9 @@ export class Fake {
     server.on('upgrade', (request, socket) => {
       sockets.add(socket);
       socket.on('error', () => {});
-      const accept = createHash('sha1').update(request.headers['sec-websocket-key'] + GUID).digest('base64');
+      const accept = createHash('sha1')
+        .update(request.headers['sec-websocket-key'] + GUID)
+        .digest('base64');
       socket.write(
         `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
       );
@@ -39,10 +41,17 @@ export class Fake {
 class Connection {
   /** What it does with each request, those of a batch one by one; by default, what a server does. */
   answer = (request) => {
-    if (request.type === 'auth') return { type: 'auth_response', success: true, expires_at: '2100-01-01T00:00:00Z' };
+    if (request.type === 'auth')
+      return { type: 'auth_response', success: true, expires_at: '2100-01-01T00:00:00Z' };
     if (request.type === 'ping') return { type: 'pong', timestamp: request.timestamp, id: request.id };
     const seq = ['alerts', 'devices'].includes(request.channel) ? { seq: 10, log: 'l' } : {};
-    return { type: `${request.type}_response`, success: true, channel: request.channel, ...seq, id: request.id };
+    return {
+      type: `${request.type}_response`,
+      success: true,
+      channel: request.channel,
+      ...seq,
+      id: request.id,
+    };
   };
 
   #socket;
@@ -52,7 +61,7 @@ class Connection {
     this.#socket = socket;
     socket.on('data', (data) => {
       this.#bytes = Buffer.concat([this.#bytes, data]);
-      for (let frame; (frame = this.#next()); ) this.#take(frame, fake);
+      for (let frame; (frame = this.#next());) this.#take(frame, fake);
     });
   }
 
@@ -93,7 +102,11 @@ class Connection {
 
   #write(opcode, payload) {
     const long = payload.length > 125;
-    const head = Buffer.from(long ? [0x80 | opcode, 126, payload.length >> 8, payload.length & 0xff] : [0x80 | opcode, payload.length]);
+    const head = Buffer.from(
+      long
+        ? [0x80 | opcode, 126, payload.length >> 8, payload.length & 0xff]
+        : [0x80 | opcode, payload.length],
+    );
     this.#socket.write(Buffer.concat([head, payload]));
   }
 }

@@ -7,12 +7,25 @@ import { open, record, sleep, until } from './watch.js';
 
 const alert = (seq, more) => ({ type: 'alert', channel: 'alerts', device_id: 1, seq, ...more });
 
-for (const [code, error] of [[4403, 'forbidden'], [1002, 'protocol_error'], [1007, 'protocol_error'], [1009, 'protocol_error']]) {
+for (const [code, error] of [
+  [4403, 'forbidden'],
+  [1002, 'protocol_error'],
+  [1007, 'protocol_error'],
+  [1009, 'protocol_error'],
+]) {
   test(`close code ${code} is the end`, async (t) => {
-    const fake = await Fake.start(t, (connection) => (connection.answer = () => connection.close(code, 'why not')));
+    const fake = await Fake.start(
+      t,
+      (connection) => (connection.answer = () => connection.close(code, 'why not')),
+    );
     const client = open(t, fake.url);
     const alerts = client.subscribe('alerts');
-    await assert.rejects(async () => { for await (const _ of alerts); }, { code: error, message: 'why not', closeCode: code });
+    await assert.rejects(
+      async () => {
+        for await (const _ of alerts);
+      },
+      { code: error, message: 'why not', closeCode: code },
+    );
     await assert.rejects(client.ping(), { code: error });
     assert.strictEqual(client.status, 'closed');
     await sleep(300);
@@ -29,9 +42,15 @@ test('after any other close code it comes back, apart from others', async (t) =>
   const client = open(t, fake.url);
   await until('the last connection', () => client.status === 'open');
   const waits = client.statuses.filter(({ status }) => status === 'waiting');
-  assert.deepStrictEqual(waits.map(({ error }) => error.closeCode), codes);
+  assert.deepStrictEqual(
+    waits.map(({ error }) => error.closeCode),
+    codes,
+  );
   const limits = [20, 200, 80, 160, 200];
-  assert.ok(waits.every(({ delay }, at) => delay <= limits[at]), JSON.stringify(waits));
+  assert.ok(
+    waits.every(({ delay }, at) => delay <= limits[at]),
+    JSON.stringify(waits),
+  );
 });
 
 test('it comes back when the server said, not before', async (t) => {
@@ -40,14 +59,23 @@ test('it comes back when the server said, not before', async (t) => {
     if (nth !== 2) return;
     connection.answer = () => {
       setTimeout(() => connection.close(4429), 10);
-      return { type: 'auth_response', success: false, error: 'connection_limit', message: 'close some', retry_after: 1 };
+      return {
+        type: 'auth_response',
+        success: false,
+        error: 'connection_limit',
+        message: 'close some',
+        retry_after: 1,
+      };
     };
   });
   const client = open(t, fake.url);
   await until('the third connection', () => client.status === 'open');
   const [first, second, third] = fake.connects;
   assert.ok(second - first >= 990 && third - second >= 990, `${fake.connects}`);
-  assert.deepStrictEqual(client.errors.map(({ code }) => code), ['connection_limit']);
+  assert.deepStrictEqual(
+    client.errors.map(({ code }) => code),
+    ['connection_limit'],
+  );
 });
 
 test('it tries for ever, more and more slowly', async (t) => {
@@ -66,7 +94,10 @@ test('requests of one moment share a batch of at most fifty', async (t) => {
   const client = open(t, fake.url);
   const some = Array.from({ length: 120 }, (_, at) => client.subscribe('telemetry', { device_id: at + 1 }));
   await Promise.all(some.map(({ response }) => response));
-  assert.deepStrictEqual(fake.frames.map(({ type, messages }) => messages?.length ?? type), ['auth', 50, 50, 20]);
+  assert.deepStrictEqual(
+    fake.frames.map(({ type, messages }) => messages?.length ?? type),
+    ['auth', 50, 50, 20],
+  );
   await client.ping();
   assert.strictEqual(fake.frames.at(-1).type, 'ping');
 });
@@ -77,7 +108,13 @@ test('what was rate limited is sent again', async (t) => {
     const answer = connection.answer;
     connection.answer = (request) =>
       request.type === 'subscribe' && refused++ === 0
-        ? { type: 'subscribe_response', success: false, error: 'rate_limited', message: 'slower', id: request.id }
+        ? {
+            type: 'subscribe_response',
+            success: false,
+            error: 'rate_limited',
+            message: 'slower',
+            id: request.id,
+          }
         : answer(request);
   });
   const client = open(t, fake.url);
@@ -95,7 +132,10 @@ test('batches are unpacked, repeats left out, snapshots never', async (t) => {
   client.addEventListener('lagged', ({ detail }) => lagged.push(detail.dropped));
   await subscription.response;
   const shown = [alert(7, { snapshot: true }), alert(12, { snapshot: true })];
-  connection.send({ type: 'batch', messages: [...shown, alert(11), alert(12), alert(13), alert(13), alert(9)] });
+  connection.send({
+    type: 'batch',
+    messages: [...shown, alert(11), alert(12), alert(13), alert(13), alert(9)],
+  });
   connection.send({ type: 'lagged', channel: 'telemetry', dropped: 3 });
   connection.send({ type: 'unheard_of' });
   await until('the rest', () => lagged.length === 1);
@@ -119,8 +159,13 @@ test('after a snapshot that broke off it asks for another', async (t) => {
   const client = open(t, fake.url);
   client.subscribe('alerts', {}, () => {});
   await until('three requests', () => fake.frames.filter(({ type }) => type === 'subscribe').length === 3);
-  const asked = fake.frames.filter(({ type }) => type === 'subscribe').map(({ since, log }) => ({ since, log }));
-  assert.deepStrictEqual(asked, [{}, {}, { since: 11, log: 'l' }].map(({ since, log }) => ({ since, log })));
+  const asked = fake.frames
+    .filter(({ type }) => type === 'subscribe')
+    .map(({ since, log }) => ({ since, log }));
+  assert.deepStrictEqual(
+    asked,
+    [{}, {}, { since: 11, log: 'l' }].map(({ since, log }) => ({ since, log })),
+  );
 });
 
 test('a subscription that nobody reads ends, others go on', async (t) => {
@@ -132,7 +177,12 @@ test('a subscription that nobody reads ends, others go on', async (t) => {
   for (let seq = 11; seq <= 10_012; seq++) connection.send(alert(seq));
   await until('the end', () => unread.ended);
   let read = 0;
-  await assert.rejects(async () => { for await (const _ of unread) read++; }, { code: 'overflow' });
+  await assert.rejects(
+    async () => {
+      for await (const _ of unread) read++;
+    },
+    { code: 'overflow' },
+  );
   assert.strictEqual(read, 10_001);
   await client.ping();
 });
@@ -143,7 +193,13 @@ test('rights that a new token takes away end their subscriptions', async (t) => 
   const client = open(t, fake.url);
   const [all, one] = [client.subscribe('alerts'), client.subscribe('alerts', { device_id: 3 })];
   await Promise.all([all.response, one.response]);
-  const gone = { type: 'subscribe_response', success: false, error: 'forbidden', message: 'it has ended', channel: 'alerts' };
+  const gone = {
+    type: 'subscribe_response',
+    success: false,
+    error: 'forbidden',
+    message: 'it has ended',
+    channel: 'alerts',
+  };
   connection.send({ ...gone, filters: { device_id: [3] } });
   await until('the end', () => one.ended);
   assert.strictEqual(all.ended, false);
@@ -168,7 +224,8 @@ test('tokens that live but a moment are not renewed at every moment', async (t) 
     const answer = connection.answer;
     connection.answer = (request) => {
       connection.send(answer(request));
-      if (request.type === 'auth') connection.send({ type: 'auth_expiring', expires_at: '2024-01-01T00:00:00Z' });
+      if (request.type === 'auth')
+        connection.send({ type: 'auth_expiring', expires_at: '2024-01-01T00:00:00Z' });
     };
   });
   let asked = 0;

@@ -36,11 +36,21 @@ test('a refusal says why, to the response, the reader and the client', async (t)
   const client = open(t, server.url, { token: server.token('d', '--scope', 'telemetry:read') });
   const alerts = client.subscribe('alerts');
   await assert.rejects(alerts.response, { code: 'forbidden', message: /alerts:read/ });
-  await assert.rejects(async () => { for await (const _ of alerts); }, { code: 'forbidden' });
+  await assert.rejects(
+    async () => {
+      for await (const _ of alerts);
+    },
+    { code: 'forbidden' },
+  );
   await assert.rejects(client.subscribe('telemetry', { nonsense: 1 }).response, { code: 'invalid_filter' });
   const many = from(1, 300);
-  await assert.rejects(client.subscribe('telemetry', { device_id: many }).response, { code: 'message_too_large' });
-  assert.deepStrictEqual(client.errors.map(({ code }) => code), ['forbidden', 'invalid_filter', 'message_too_large']);
+  await assert.rejects(client.subscribe('telemetry', { device_id: many }).response, {
+    code: 'message_too_large',
+  });
+  assert.deepStrictEqual(
+    client.errors.map(({ code }) => code),
+    ['forbidden', 'invalid_filter', 'message_too_large'],
+  );
   assert.strictEqual(client.status, 'open');
 });
 
@@ -77,7 +87,10 @@ test('a server that was killed is resumed without a gap or a repeat', async (t) 
     await until('what was missed', () => critical.messages.length === 4 * round + 4);
   }
   assert.deepStrictEqual(devices.seqs(), from(first + 1, first + 12));
-  assert.deepStrictEqual(critical.messages.map(({ type }) => type), Array(6).fill(['alert', 'alert_update']).flat());
+  assert.deepStrictEqual(
+    critical.messages.map(({ type }) => type),
+    Array(6).fill(['alert', 'alert_update']).flat(),
+  );
   assert.ok(devices.messages.every(({ snapshot }) => !snapshot));
 });
 
@@ -97,7 +110,10 @@ test('a server that lost its data sends the present state instead', async (t) =>
   await server.run();
   await (await server.agent()).status('other', 'warning');
   await until('a new snapshot', () => devices.messages.length === 3);
-  assert.deepStrictEqual(responses.map(({ resumed }) => resumed), [undefined, false]);
+  assert.deepStrictEqual(
+    responses.map(({ resumed }) => resumed),
+    [undefined, false],
+  );
   assert.strictEqual(devices.subscription.log, responses[1].log);
 });
 
@@ -128,17 +144,25 @@ test('a token is renewed while the connection lives', async (t) => {
   });
   await until('the second token', () => new Date(client.expiresAt) > Date.now() + 60_000);
   assert.deepStrictEqual(reasons, ['connect', 'expiring']);
-  assert.deepStrictEqual(client.statuses.map(({ status }) => status), ['open']);
+  assert.deepStrictEqual(
+    client.statuses.map(({ status }) => status),
+    ['open'],
+  );
 });
 
 test('a refused token is asked for again, and never sent twice', async (t) => {
   const server = await Server.start(t);
   const reasons = [];
   const tokens = ['a.b.c', 'a.b.c', server.token('d')];
-  const client = open(t, server.url, { token: (reason) => (reasons.push(reason), tokens[reasons.length - 1]) });
+  const client = open(t, server.url, {
+    token: (reason) => (reasons.push(reason), tokens[reasons.length - 1]),
+  });
   await until('a good token', () => client.status === 'open');
   assert.deepStrictEqual(reasons, ['connect', 'refused', 'refused']);
-  assert.deepStrictEqual(client.errors.map(({ code }) => code), ['invalid_token']);
+  assert.deepStrictEqual(
+    client.errors.map(({ code }) => code),
+    ['invalid_token'],
+  );
 
   const stubborn = open(t, server.url, { token: 'a.b.c' });
   await until('the end', () => stubborn.status === 'closed');
@@ -165,7 +189,10 @@ test('a newer subscription to a device takes the place of the older', async (t) 
   await one.subscription.response;
   for (const device of ['a', 'b', 'c']) await agent.reading(device, 'temperature', 2);
   await until('three messages', () => [all, two, one].every(({ messages }) => messages.length === 1));
-  assert.deepStrictEqual([all, two, one].map(({ messages }) => messages[0].device_id), [3, 1, 2]);
+  assert.deepStrictEqual(
+    [all, two, one].map(({ messages }) => messages[0].device_id),
+    [3, 1, 2],
+  );
 
   // Told to the server as the whole channel, and yet the others go on.
   await all.subscription.unsubscribe();
@@ -175,7 +202,12 @@ test('a newer subscription to a device takes the place of the older', async (t) 
   assert.strictEqual(all.messages.length, 1);
 
   const last = client.subscribe('telemetry', { device_id: [1, 2] });
-  await assert.rejects(async () => { for await (const _ of two.subscription); }, { code: 'replaced' });
+  await assert.rejects(
+    async () => {
+      for await (const _ of two.subscription);
+    },
+    { code: 'replaced' },
+  );
   await last.response;
 });
 
@@ -210,7 +242,11 @@ test('a process that closes its client ends', async (t) => {
   const server = await Server.start(t);
   const run = promisify(execFile);
   const script = fileURLToPath(new URL('example.js', import.meta.url));
-  const { stdout } = await run(process.execPath, [...process.execArgv, script, server.url, server.token('d')], { timeout: 10_000 });
+  const { stdout } = await run(
+    process.execPath,
+    [...process.execArgv, script, server.url, server.token('d')],
+    { timeout: 10_000 },
+  );
   assert.match(stdout, /cpu_usage/);
 });
 
@@ -222,7 +258,9 @@ test('the example in the README works', async (t) => {
   const [folder, token] = [new URL('..', import.meta.url), server.token('d')];
   const [, example] = /```js\n(.*?)```/s.exec(readFileSync(new URL('README.md', folder), 'utf8'));
   const code = example.replace('ws://localhost:8000/ws', server.url).replace('your-token', token);
-  const node = spawn(process.execPath, [...process.execArgv, '--input-type=module', '--eval', code], { cwd: folder });
+  const node = spawn(process.execPath, [...process.execArgv, '--input-type=module', '--eval', code], {
+    cwd: folder,
+  });
   t.after(() => node.kill());
   let output = '';
   node.stdout.on('data', (data) => (output += data));

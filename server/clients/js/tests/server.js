@@ -88,7 +88,8 @@ export class Server {
     let seq = 0;
     const waiting = new Map();
     const committed = new Promise((resolve) => waiting.set('auth', resolve));
-    socket.onopen = () => socket.send(JSON.stringify({ type: 'auth', token: this.token('plant', '--scope', 'uplink') }));
+    socket.onopen = () =>
+      socket.send(JSON.stringify({ type: 'auth', token: this.token('plant', '--scope', 'uplink') }));
     socket.onmessage = ({ data }) => {
       const message = JSON.parse(data);
       if (message.type === 'auth_response') waiting.get('auth')();

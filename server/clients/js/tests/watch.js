@@ -31,5 +31,9 @@ export function open(test, url, options) {
 export function record(client, channel, options) {
   const messages = [];
   const subscription = client.subscribe(channel, options, (message) => messages.push(message));
-  return { messages, subscription, seqs: () => messages.filter((one) => !one.snapshot).map((one) => one.seq) };
+  return {
+    messages,
+    subscription,
+    seqs: () => messages.filter((one) => !one.snapshot).map((one) => one.seq),
+  };
 }

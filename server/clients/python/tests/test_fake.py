@@ -5,9 +5,8 @@ import asyncio
 import pytest
 from fake import Fake
 from server import example
-from watch import Watched, asyncio_test, seqs, until
-
 from valtronics import ValtronicsError
+from watch import Watched, asyncio_test, seqs, until
 
 
 def alert(seq, **more):
@@ -57,7 +56,9 @@ async def test_after_any_other_close_code_it_comes_back():
 async def test_it_comes_back_when_the_server_said_not_before():
     def script(connection, number):
         async def close_later(_):
-            asyncio.get_running_loop().call_later(0.02, lambda: tasks.append(asyncio.ensure_future(connection.close(4429))))
+            asyncio.get_running_loop().call_later(
+                0.02, lambda: tasks.append(asyncio.ensure_future(connection.close(4429)))
+            )
             response = {"type": "auth_response", "success": False, "error": "connection_limit"}
             return {**response, "message": "close some", "retry_after": 1}
 
@@ -78,8 +79,8 @@ async def test_it_comes_back_when_the_server_said_not_before():
 async def test_it_tries_for_ever_more_and_more_slowly():
     async with Fake(lambda connection, _: connection.close(1011)) as fake:
         async with Watched(fake.url, backoff=(0.01, 0.1)) as client:
-            delays, delay_of = [], client._delay
-            client._delay = lambda ended: delays.append(delay_of(ended)) or delays[-1]
+            delays, delay_of = [], client._backoff.delay
+            client._backoff.delay = lambda ending: delays.append(delay_of(ending)) or delays[-1]
             await until("ten connections", lambda: len(delays) >= 10)
             for number, delay in enumerate(delays):
                 most = min(0.1, 0.01 * 2**number)
@@ -213,7 +214,10 @@ async def test_tokens_that_live_but_a_moment_are_not_renewed_at_every_moment():
         connection.answer = answer
 
     asked = []
-    async with Fake(script) as fake, Watched(fake.url, lambda _: asked.append(1) or str(len(asked))) as client:
+    async with (
+        Fake(script) as fake,
+        Watched(fake.url, lambda _: asked.append(1) or str(len(asked))) as client,
+    ):
         await until("the first renewal", lambda: len(fake.frames) == 2)
         await asyncio.sleep(0.3)
         await client.ping()

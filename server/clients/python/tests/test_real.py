@@ -8,9 +8,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from server import HERE, Server, example
-from watch import Watched, seqs, asyncio_test, until
-
 from valtronics import ValtronicsError, connect
+from watch import Watched, asyncio_test, seqs, until
 
 
 @asyncio_test

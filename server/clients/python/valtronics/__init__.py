@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .client import Client, Reason, Status, Token
+from .client import Client, Status
 from .error import ValtronicsError
 from .subscription import Message, Subscription
+from .token import Reason, Token
 
 __all__ = ["Client", "Message", "Reason", "Status", "Subscription", "Token", "ValtronicsError", "connect"]
 

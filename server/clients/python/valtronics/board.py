@@ -18,6 +18,10 @@ class Board:
         """Gives each subscription once."""
         return iter(list(dict.fromkeys(self._holders.values())))
 
+    def of(self, channel: str) -> list[Subscription]:
+        """Returns each subscription of a channel once."""
+        return [subscription for subscription in self if subscription.channel == channel]
+
     def put(self, subscription: Subscription) -> list[Subscription]:
         """Lets a subscription hold its keys; returns those that lost their last one by it."""
         replaced = []

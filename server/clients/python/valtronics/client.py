@@ -1,28 +1,26 @@
 """The client: a connection that is kept, and what comes over it, to whom it is for.
 
-What the program wants stands on the board and among the requests, connected or not; whenever a connection
-is authenticated all of it is sent. So the first connection and the hundredth are one path.
+What the program wants stands on the board and among the requests, connected or not; whenever a
+connection is authenticated all of it is sent. So the first connection and the hundredth are one path.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
-import random
-import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import websockets.asyncio.client as websockets
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from .board import Board
+from .ending import ABNORMAL, INVALID_TOKEN, Backoff, Ending
 from .error import ValtronicsError, refusal
 from .requests import Request, Requests, encode
 from .subscription import Message, Subscription
+from .token import Token, Tokens
 
 #: How soon to ask whether a snapshot is over.
 SETTLE_SECONDS = 1.0
@@ -33,32 +31,7 @@ WORKED_SECONDS = 10.0
 #: How long the server may take to say goodbye.
 GOODBYE_SECONDS = 2.0
 
-# Close codes (WebSocket API, section 7).
-GOING_AWAY = 1001
-ABNORMAL = 1006
-INVALID_TOKEN = 4401
-#: After these coming back would not help.
-FINAL = {
-    1002: "protocol_error",
-    1007: "protocol_error",
-    1009: "protocol_error",
-    4403: "forbidden",
-}
-
-Reason = Literal["connect", "expiring", "refused"]
 Status = Literal["connecting", "open", "waiting", "closed"]
-#: A token, or how to get one: asked at each connect, when the token is about to expire (`expiring`), and
-#: when the server has refused the last one (`refused`). Without a function a refused token is the end.
-Token = Union[str, Callable[[Reason], Union[str, Awaitable[str]]]]
-
-
-@dataclass
-class Ended:
-    """How a connection ended, or why there was none."""
-
-    error: Exception
-    close_code: int = ABNORMAL
-    retry_after: float = 0.0
 
 
 async def _happens(event: asyncio.Event, within: float) -> bool:
@@ -103,8 +76,8 @@ class Client:
         self.status: Status = "waiting"
         #: When the token expires, RFC 3339.
         self.expires_at: str | None = None
-        self._token = token
-        self._heartbeat, self._timeout, self._backoff = heartbeat, timeout, backoff
+        self._heartbeat, self._timeout = heartbeat, timeout
+        self._tokens, self._backoff = Tokens(token), Backoff(*backoff)
         self._on_status, self._on_subscribed, self._on_message = on_status, on_subscribed, on_message
         self._on_lagged, self._on_error = on_lagged, on_error
         self._options = {"ping_interval": None, "close_timeout": GOODBYE_SECONDS, **connection}
@@ -112,18 +85,13 @@ class Client:
         self._board = Board()
         self._requests = Requests()
         self._socket: websockets.ClientConnection | None = None
-        self._opened = asyncio.Event()
-        self._heard = asyncio.Event()
+        self._opened, self._heard = asyncio.Event(), asyncio.Event()
         # A snapshot has begun.
         self._snapshot = asyncio.Event()
         # Subscriptions whose snapshot is over if none of it comes before the pong of the last beat.
         self._calm: list[Subscription] = []
         self._beats = 0
-        # The last token that was sent, and the last that was refused.
-        self._sent: str | None = None
-        self._refused: str | None = None
         self._retry_after = 0.0
-        self._failures = 0
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = -REFRESH_SECONDS
         self._task = self._loop.create_task(self._run())
@@ -148,7 +116,7 @@ class Client:
         with `replaced`.
         """
         options = {**(options or {}), **more}
-        subscription = Subscription(channel, options, on_message, self._unsubscribe)
+        subscription = Subscription(channel, options, on_message, self._end)
         if self.status == "closed":
             subscription.end(ValtronicsError("closed", "the client is closed"))
             return subscription
@@ -196,28 +164,24 @@ class Client:
         request = Request(subscription.request(), fail, done, gone=lambda: None)
         subscription.asked = self._requests.ask(request)
 
-    async def _unsubscribe(self, subscription: Subscription) -> None:
-        if not subscription.ended:
-            over = self._end(subscription)
-            if over:
-                await over.wait()
-
-    def _end(self, subscription: Subscription, error: ValtronicsError | None = None) -> asyncio.Event | None:
+    def _end(self, subscription: Subscription, error: ValtronicsError | None = None) -> asyncio.Event:
+        """Ends a subscription, and tells the server; what it returns is set when nothing more comes."""
+        over = asyncio.Event()
+        told = self._opened.is_set() and not subscription.ended
         self._drop(subscription, error)
-        if not self._opened.is_set():
-            return None
+        if not told:
+            over.set()
+            return over
         channel, devices = subscription.channel, subscription.devices
         message: Message = {"type": "unsubscribe", "channel": channel}
         if devices is not None:
             message["device_id"] = devices
         # However it ends, nothing of it is subscribed any more.
-        over = asyncio.Event()
         self._requests.ask(Request(message, lambda _: over.set(), lambda _: over.set(), over.set))
         if devices is None:
             # It was told as the whole channel: what else there is of it is asked for again.
-            for other in self._board:
-                if other.channel == channel:
-                    self._ask(other)
+            for other in self._board.of(channel):
+                self._ask(other)
         return over
 
     def _fail(self, subscription: Subscription, error: ValtronicsError) -> None:
@@ -238,7 +202,8 @@ class Client:
             for one in message["messages"]:
                 self._receive(one)
         elif kind == "auth_response":
-            self._authenticated(message) if message["success"] else self._unauthenticated(message)
+            answered = self._authenticated if message["success"] else self._unauthenticated
+            answered(message)
         elif kind == "auth_expiring":
             self._refresh_soon()
         elif kind == "subscribe_response" and "id" not in message and not message["success"]:
@@ -257,8 +222,7 @@ class Client:
             self._deliver(message)
 
     def _answer(self, response: Message) -> None:
-        error = self._requests.answer(response)
-        if error:
+        if error := self._requests.answer(response):
             self._report(error)
 
     def _revoked(self, response: Message) -> None:
@@ -272,9 +236,8 @@ class Client:
         if message.get("snapshot"):
             self._calm = []
         elif "seq" in message:
-            for one in self._board:
-                if one.channel == message["channel"]:
-                    one.advance(message["seq"])
+            for one in self._board.of(message["channel"]):
+                one.advance(message["seq"])
         if not is_new:
             return
         self._call(self._on_message, message)
@@ -284,14 +247,6 @@ class Client:
             self._report(error)
 
     # The token.
-
-    async def _fresh_token(self, reason: Reason) -> str:
-        """Gets a token that the server has not refused."""
-        got = self._token if isinstance(self._token, str) else self._token(reason)
-        token = await got if inspect.isawaitable(got) else got
-        if token == self._refused:
-            raise ValtronicsError("invalid_token", "there is no new token")
-        return token
 
     def _authenticated(self, response: Message) -> None:
         self.expires_at = response["expires_at"]
@@ -306,12 +261,12 @@ class Client:
         self._retry_after = response.get("retry_after", 0.0)
         self._report(refusal(response))
         if response["error"] == "invalid_token":
-            self._refused = self._sent
+            self._tokens.refuse()
             if self._opened.is_set():
                 self._refresh_soon()
 
     def _refresh_soon(self) -> None:
-        if not isinstance(self._token, str):
+        if self._tokens.renewable:
             if self._refreshing:
                 self._refreshing.cancel()
             self._refreshing = self._loop.create_task(self._refresh())
@@ -322,13 +277,13 @@ class Client:
             await asyncio.sleep(self._refreshed_at + REFRESH_SECONDS - self._loop.time())
             self._refreshed_at = self._loop.time()
             try:
-                token = await self._fresh_token("expiring")
-                if token == self._sent:
-                    raise ValtronicsError("invalid_token", "there is no new token")
-                self._sent = token
-                return await self._send({"type": "auth", "token": token})
+                return await self._authenticate(await self._tokens.to_renew())
             except Exception as error:  # Whatever the program's function may raise.
                 self._report(error)
+
+    async def _authenticate(self, token: str) -> None:
+        self._tokens.sent = token
+        await self._send({"type": "auth", "token": token})
 
     # The connection.
 
@@ -339,45 +294,30 @@ class Client:
             while error is None:
                 self._set_status("connecting")
                 begin = self._loop.time()
-                ended = await self._connection()
+                ending = await self._connection()
                 if self._opened.is_set() and self._loop.time() - begin >= WORKED_SECONDS:
-                    self._failures = 0
+                    self._backoff.reset()
                 self._disconnected()
-                if ended.close_code == INVALID_TOKEN:
-                    self._refused = self._sent
-                no_token = isinstance(self._token, str) and self._refused is not None
-                if ended.close_code in FINAL or no_token:
-                    error = ended.error
+                if ending.close_code == INVALID_TOKEN:
+                    self._tokens.refuse()
+                if ending.final or self._tokens.spent:
+                    error = ending.error
                 else:
-                    self._set_status("waiting", ended.error)
-                    await asyncio.sleep(self._delay(ended))
+                    self._set_status("waiting", ending.error)
+                    await asyncio.sleep(self._backoff.delay(ending))
         finally:
             self._stop(error)
 
-    def _delay(self, ended: Ended) -> float:
-        """How long to wait: as the server said, else a backoff that grows, up to a limit, without end."""
-        least, most = self._backoff
-        backoff = min(most, least * 2 ** min(self._failures, 64)) * random.uniform(0.5, 1)
-        self._failures += 1
-        if ended.close_code == GOING_AWAY:
-            # The server does so for everybody: they come back apart.
-            return random.uniform(0, 10 * least)
-        return float(max(backoff, ended.retry_after * random.uniform(1, 1.1)))
-
-    async def _connection(self) -> Ended:
+    async def _connection(self) -> Ending:
         """Lives through one connection."""
-        refused = self._refused is not None and self._refused == self._sent
         try:
-            token = await self._fresh_token("refused" if refused else "connect")
+            token = await self._tokens.to_connect()
             dial = websockets.connect(self.url, open_timeout=self._timeout, **self._options)
             self._socket = socket = await dial
-        except InvalidStatus as error:
-            wait = error.response.headers.get("Retry-After", "")
-            return Ended(error, retry_after=float(wait) if wait.isdigit() else 0.0)
         except Exception as error:  # Whatever the network, or the program's own function, may raise.
-            return Ended(error)
-        self._sent = token
-        tasks = [self._loop.create_task(part) for part in (self._read(socket), self._write(), self._beat())]
+            return Ending.failed(error)
+        parts = (self._read(socket), self._write(socket, token), self._beat())
+        tasks = [self._loop.create_task(part) for part in parts]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -387,15 +327,9 @@ class Client:
             await socket.close()
         for failure in failures:
             if isinstance(failure, Exception) and not isinstance(failure, ConnectionClosed):
-                return Ended(failure)
-        return self._how(socket.close_code or ABNORMAL, socket.close_reason or "")
-
-    def _how(self, close_code: int, why: str) -> Ended:
-        wait = re.search(r"retry_after=(\d+)", why)
-        default = "invalid_token" if close_code == INVALID_TOKEN else "connection_lost"
-        message = why or f"the connection ended with {close_code}"
-        error = ValtronicsError(FINAL.get(close_code, default), message, close_code=close_code)
-        return Ended(error, close_code, float(wait[1]) if wait else self._retry_after)
+                return Ending(failure)
+        code, why = socket.close_code or ABNORMAL, socket.close_reason or ""
+        return Ending.closed(code, why, self._retry_after)
 
     async def _send(self, message: Message) -> None:
         if self._socket:
@@ -406,11 +340,10 @@ class Client:
             self._heard.set()
             self._receive(json.loads(frame))
 
-    async def _write(self) -> None:
-        await self._send({"type": "auth", "token": self._sent})
+    async def _write(self, socket: websockets.ClientConnection, token: str) -> None:
+        await self._authenticate(token)
         await self._opened.wait()
-        if self._socket:
-            await self._requests.send(self._socket.send)
+        await self._requests.send(socket.send)
 
     async def _beat(self) -> None:
         """Asks whether the connection lives, and so whether a snapshot is over; fails when it is dead."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from .error import ValtronicsError
@@ -35,7 +35,7 @@ class Subscription:
         channel: str,
         options: dict[str, Any],
         on_message: Callable[[Message], object] | None,
-        unsubscribe: Callable[[Subscription], Awaitable[None]],
+        unsubscribe: Callable[[Subscription], asyncio.Event],
     ) -> None:
         # Filters and options stand at the top, under `filters`, or both, as in the API.
         shape = {"batch": True, **options, **options.get("filters", {})}
@@ -70,7 +70,7 @@ class Subscription:
 
     async def unsubscribe(self) -> None:
         """Ends it; returns when nothing more comes."""
-        await self._unsubscribe(self)
+        await self._unsubscribe(self).wait()
 
     async def __aenter__(self) -> Subscription:
         return self
