@@ -28,7 +28,7 @@ export class Client extends EventTarget {
   #requests = new Requests();
   #socket;
   #openedAt;
-  #refreshedAt = 0;
+  #refreshedAt = -Infinity;
   #retryAfter = 0;
   #beats = 0;
   /** Subscriptions whose snapshot is over if none of it comes before the pong of the last beat. */
@@ -176,11 +176,11 @@ export class Client extends EventTarget {
     this.expiresAt = expires_at;
     if (this.#openedAt) return;
     this.#cancel('deadline');
-    this.#openedAt = Date.now();
-    this.#setStatus('open');
+    this.#openedAt = performance.now();
     for (const subscription of this.#board) this.#ask(subscription);
     this.#requests.open((message) => this.#send(message));
     this.#after('beat', this.#options.heartbeat, () => this.#beat());
+    this.#setStatus('open');
   }
 
   #unauthenticated(response) {
@@ -192,14 +192,14 @@ export class Client extends EventTarget {
   }
 
   #refreshSoon() {
-    const delay = Math.max(0, this.#refreshedAt + REFRESH_MS - Date.now());
+    const delay = Math.max(0, this.#refreshedAt + REFRESH_MS - performance.now());
     if (this.#tokens.renewable) this.#after('refresh', delay, () => this.#refresh());
   }
 
   /** Renews the token of a live connection; until that succeeds the old one holds, then 4401 comes. */
   async #refresh() {
     const socket = this.#socket;
-    this.#refreshedAt = Date.now();
+    this.#refreshedAt = performance.now();
     try {
       const token = await this.#tokens.toRenew();
       if (socket === this.#socket) this.#authenticate(token);
@@ -269,21 +269,22 @@ export class Client extends EventTarget {
 
   /** Goes on after a connection that has ended, or is given up, or did not come about. */
   #lost(ending) {
-    if (this.#openedAt && Date.now() - this.#openedAt >= WORKED_MS) this.#backoff.reset();
+    if (this.#openedAt && performance.now() - this.#openedAt >= WORKED_MS) this.#backoff.reset();
     if (ending.closeCode === INVALID_TOKEN) this.#tokens.refuse();
     const { error } = ending;
     if (ending.final || this.#tokens.spent) return this.#stop(error);
     this.#disconnect();
     const delay = this.#backoff.delay(ending);
-    this.#setStatus('waiting', { delay, error });
-    return this.#after('retry', delay, () => this.#connect());
+    this.#after('retry', delay, () => this.#connect());
+    return this.#setStatus('waiting', { delay, error });
   }
 
   #disconnect() {
     const socket = this.#socket;
     this.#cancel();
     this.#socket = this.#openedAt = undefined;
-    this.#retryAfter = this.#refreshedAt = 0;
+    this.#refreshedAt = -Infinity;
+    this.#retryAfter = 0;
     this.#calm = [];
     for (const subscription of this.#board) subscription.live = false;
     this.#requests.pause();
@@ -304,6 +305,8 @@ export class Client extends EventTarget {
 
   #after(name, delay, act) {
     this.#cancel(name);
+    // A listener may have closed the client in the middle of anything.
+    if (this.status === 'closed') return;
     const timer = setTimeout(() => {
       this.#timers.delete(name);
       act();

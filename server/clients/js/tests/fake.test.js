@@ -92,12 +92,15 @@ test('it tries for ever, more and more slowly', async (t) => {
 test('requests of one moment share a batch of at most fifty', async (t) => {
   const fake = await Fake.start(t);
   const client = open(t, fake.url);
+  const begin = Date.now();
   const some = Array.from({ length: 120 }, (_, at) => client.subscribe('telemetry', { device_id: at + 1 }));
   await Promise.all(some.map(({ response }) => response));
   assert.deepStrictEqual(
     fake.frames.map(({ type, messages }) => messages?.length ?? type),
     ['auth', 50, 50, 20],
   );
+  // The server takes a hundred a second.
+  assert.ok(Date.now() - begin >= 1000);
   await client.ping();
   assert.strictEqual(fake.frames.at(-1).type, 'ping');
 });
@@ -243,6 +246,24 @@ test('what is no message ends the connection, not the client', async (t) => {
   await until('a connection', () => client.status === 'open');
   assert.strictEqual(fake.connects.length, 2);
 });
+
+for (const status of ['connecting', 'open', 'waiting']) {
+  test(`a listener may close the client when it is ${status}`, async (t) => {
+    const fake = await Fake.start(t, (connection, nth) => {
+      const answer = connection.answer;
+      connection.answer = (request) => (nth === 2 ? answer(request) : connection.close(1011));
+    });
+    const client = open(t, fake.url);
+    const before = process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+    client.addEventListener('status', ({ detail }) => detail.status === status && client.close());
+    client.subscribe('alerts');
+    await until('the end', () => client.status === 'closed');
+    const count = fake.connects.length;
+    await sleep(50);
+    assert.strictEqual(fake.connects.length, count);
+    assert.ok(process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length <= before);
+  });
+}
 
 test('an error report goes to the server', async (t) => {
   const fake = await Fake.start(t);

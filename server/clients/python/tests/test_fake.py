@@ -90,8 +90,11 @@ async def test_it_tries_for_ever_more_and_more_slowly():
 @asyncio_test
 async def test_requests_of_one_moment_share_a_batch_of_at_most_fifty():
     async with Fake() as fake, Watched(fake.url) as client:
+        begin = asyncio.get_running_loop().time()
         some = [client.subscribe("telemetry", device_id=number) for number in range(1, 121)]
         await asyncio.gather(*(one.response for one in some))
+        # The server takes a hundred a second.
+        assert asyncio.get_running_loop().time() - begin >= 1
         assert [len(frame.get("messages", "")) for frame in fake.frames] == [0, 50, 50, 20]
         assert fake.frames[0]["type"] == "auth"
         await client.ping()
