@@ -2,6 +2,7 @@
 
 import assert from 'node:assert';
 import { test } from 'node:test';
+import { Backoff, Ending } from '../ending.js';
 import { Fake } from './fake.js';
 import { open, record, sleep, until } from './watch.js';
 
@@ -87,6 +88,29 @@ test('it tries for ever, more and more slowly', async (t) => {
     const most = Math.min(40, 2 ** at);
     assert.ok(delay >= most / 2 && delay <= most, `${delays}`);
   });
+});
+
+test('a server that goes away is come back to at any moment of some seconds', () => {
+  const delays = Array.from({ length: 1000 }, () => new Backoff().delay(Ending.closed(1001, '', 0)));
+  assert.ok(Math.min(...delays) < 250 && Math.max(...delays) > 4500 && Math.max(...delays) <= 5000);
+});
+
+test('when the token has expired it comes back with a new one only', async (t) => {
+  const expired = (connection, nth) => {
+    if (nth === 1) connection.answer = () => connection.close(4401);
+  };
+  const fake = await Fake.start(t, expired);
+  const reasons = [];
+  const token = (reason) => `${Math.floor(reasons.push(reason) / 3)}`;
+  const client = open(t, fake.url, { token });
+  await until('a connection', () => client.status === 'open');
+  assert.deepStrictEqual(reasons, ['connect', 'refused', 'refused']);
+  assert.deepStrictEqual(
+    fake.frames.map((frame) => frame.token),
+    ['0', '1'],
+  );
+  const stubborn = open(t, (await Fake.start(t, expired)).url);
+  await until('the end', () => stubborn.status === 'closed');
 });
 
 test('requests of one moment share a batch of at most fifty', async (t) => {

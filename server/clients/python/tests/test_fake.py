@@ -6,6 +6,7 @@ import pytest
 from fake import Fake
 from server import example
 from valtronics import ValtronicsError
+from valtronics.ending import Backoff, Ending
 from watch import Watched, asyncio_test, seqs, until
 
 
@@ -85,6 +86,25 @@ async def test_it_tries_for_ever_more_and_more_slowly():
             for number, delay in enumerate(delays):
                 most = min(0.1, 0.01 * 2**number)
                 assert most / 2 <= delay <= most
+
+
+def test_a_server_that_goes_away_is_come_back_to_at_any_moment_of_some_seconds():
+    delays = [Backoff(1, 30).delay(Ending.closed(1001, "", 0)) for _ in range(1000)]
+    assert min(delays) < 0.5 and max(delays) > 9 and max(delays) <= 10
+
+
+@asyncio_test
+async def test_when_the_token_has_expired_it_comes_back_with_a_new_one_only():
+    reasons = []
+    async with Fake(closing(4401)) as fake:
+        async with Watched(
+            fake.url, lambda reason: reasons.append(reason) or str(len(reasons) // 3)
+        ) as client:
+            await until("a connection", lambda: client.status == "open")
+            assert reasons == ["connect", "refused", "refused"]
+            assert [frame["token"] for frame in fake.frames] == ["0", "1"]
+    async with Fake(closing(4401)) as fake, Watched(fake.url, "token") as client:
+        await until("the end", lambda: client.status == "closed")
 
 
 @asyncio_test

@@ -42,7 +42,7 @@ async def test_a_refusal_says_why_to_the_response_the_reader_and_the_client():
             with pytest.raises(ValtronicsError, match="alerts:read"):
                 async for _ in alerts:
                     pass
-            for wrong in ({"nonsense": 1}, {"device_id": range(1, 301)}):
+            for wrong in ({"nonsense": 1}, {"device_id": range(1, 30_001)}):
                 with pytest.raises(ValtronicsError):
                     await client.subscribe("telemetry", wrong).response
             await client.ping()

@@ -145,7 +145,7 @@ class Client:
     async def close(self) -> None:
         """Ends the connection, all subscriptions and all tasks."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.wait([self._task])
         self._stop(None)
 
     # Subscriptions.
@@ -328,8 +328,8 @@ class Client:
         for failure in failures:
             if isinstance(failure, Exception) and not isinstance(failure, ConnectionClosed):
                 return Ending(failure)
-        code, why = socket.close_code or ABNORMAL, socket.close_reason or ""
-        return Ending.closed(code, why, self._retry_after)
+        closed = socket.protocol
+        return Ending.closed(closed.close_code or ABNORMAL, closed.close_reason or "", self._retry_after)
 
     async def _send(self, message: Message) -> None:
         if self._socket:
