@@ -26,7 +26,7 @@ use crate::{
     session::Gate,
     state::{EventLog, LastValue, State},
     store::{RegistryLimits, Restored, Store},
-    store_task::{StoreTask, last_values},
+    store_task::{EngineWays, StoreTask, last_values},
     system,
     uplink::{UplinkCounters, Uplinks},
 };
@@ -94,9 +94,9 @@ impl Running {
             devices_per_sub: config.limits.devices_per_sub,
             metrics_per_device: config.limits.metrics_per_device,
         };
-        let (store_task, store, commits) = StoreTask::new(store, registry, config.history.keep);
+        let (store_task, store, ways) = StoreTask::new(store, registry, config.history.keep);
         let sample = Arc::new(Notify::new());
-        let (engine, handle) = Engine::new(parts(restored, config, file_rules, commits, &sample)?);
+        let (engine, handle) = Engine::new(parts(restored, config, file_rules, ways, &sample)?);
         let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
         let (gate, connections) = (Arc::new(gate), TaskTracker::new());
         let stop = CancellationToken::new();
@@ -172,7 +172,7 @@ fn parts(
     restored: Restored,
     config: &Config,
     file_rules: Vec<Rule>,
-    store: tokio::sync::mpsc::Sender<crate::commit::Commit>,
+    store: EngineWays,
     sample: &Arc<Notify>,
 ) -> anyhow::Result<Parts> {
     let now = clock::now();
@@ -195,16 +195,18 @@ fn parts(
         limits: hub_limits(config),
         keep: config.history.keep,
         offline_after: config.devices.offline_after,
-        store,
+        store: store.commits,
+        pages: store.pages,
         sample: Arc::clone(sample),
     })
 }
 
 fn restored_log(restored: &Restored, now: valtronics_protocol::time::UnixMillis) -> State {
+    let oldest = restored.oldest;
     State::new(
         restored.log.clone(),
-        EventLog::restore(restored.alert_seq, restored.alerts.clone(), now),
-        EventLog::restore(restored.device_seq, restored.devices.clone(), now),
+        EventLog::restore(oldest.alert, restored.alert_seq, restored.alerts.clone(), now),
+        EventLog::restore(oldest.device, restored.device_seq, restored.devices.clone(), now),
     )
 }
 

@@ -8,7 +8,7 @@
 //! Pure: no socket, no clock; the outboxes are what comes out.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,12 +25,14 @@ use crate::{
 
 pub mod projection;
 mod backlog;
+mod events;
 mod index;
 mod metric_set;
 mod subscribe;
 mod subscription;
 mod system;
 mod throttle;
+mod walk;
 
 use backlog::Backlog;
 use index::Index;
@@ -38,6 +40,7 @@ use projection::{Change, Mark, ProjectionId, Projections};
 use subscription::{EventSubscription, Keyed, SystemSubscription, TelemetrySubscription};
 use throttle::Throttles;
 
+pub use events::{Page, PageRequest};
 pub use system::SystemSample;
 
 /// Names a session for as long as the server runs.
@@ -64,6 +67,8 @@ pub struct Hub {
     live: Index,
     historical: Index,
     throttles: Throttles,
+    /// What the store is to be asked for.
+    pages: VecDeque<PageRequest>,
     /// Sessions that got telemetry and sleep on until the coalescing period ends.
     asleep: Vec<Arc<Outbox>>,
     wake_at: Option<Instant>,
@@ -107,6 +112,7 @@ impl Hub {
             live: Index::default(),
             historical: Index::default(),
             throttles: Throttles::default(),
+            pages: VecDeque::new(),
             asleep: Vec::new(),
             wake_at: None,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use valtronics_protocol::{
     error::ErrorCode,
     filter::{Channel, Filters, Frequency, Options},
-    id::{DeviceId, Seq},
+    id::DeviceId,
     request::{MessageId, Subscribe, Unsubscribe},
     response::{Failure, Response, SubscribeResponse, UnsubscribeResponse},
     time::UnixMillis,
@@ -13,9 +13,10 @@ use valtronics_protocol::{
 
 use super::{
     Hub, SessionId, Subscriber,
+    events::log_of,
     index::{Index, Target},
     projection::ProjectionId,
-    subscription::{EventSubscription, Key, TelemetrySubscription},
+    subscription::{Key, TelemetrySubscription},
     throttle::Throttles,
 };
 use crate::{
@@ -120,7 +121,7 @@ impl Hub {
             Channel::Telemetry => self.subscribe_telemetry(session, &filters, &options, state),
             Channel::Alerts | Channel::Devices => {
                 let since = options.since.filter(|_| resumed);
-                self.subscribe_events(session, channel, filters, &options, since, state);
+                self.subscribe_events(session, channel, filters, &options, since, (state, now));
             }
             Channel::System => self.subscribe_system(session, &filters, now),
         }
@@ -169,12 +170,11 @@ impl Hub {
             return false;
         };
         let log = match channel {
-            Channel::Alerts => &state.alert_log,
-            Channel::Devices => &state.device_log,
+            Channel::Alerts | Channel::Devices => log_of(channel, state),
             Channel::Telemetry | Channel::System => return false,
         };
         let ours = options.log.as_ref().is_none_or(|log| *log == state.log_id);
-        ours && since <= log.last() && log.holds_all_after(since)
+        ours && log.holds_all_after(since)
     }
 
     fn subscribe_telemetry(
@@ -201,37 +201,6 @@ impl Hub {
             && let Some(subscriber) = self.subscribers.get_mut(&session)
         {
             subscriber.backlog.owe_telemetry(filters.device_id.clone());
-        }
-    }
-
-    fn subscribe_events(
-        &mut self,
-        session: SessionId,
-        channel: Channel,
-        filters: Filters,
-        options: &Options,
-        since: Option<Seq>,
-        state: &State,
-    ) {
-        let Some(subscriber) = self.subscribers.get_mut(&session) else {
-            return;
-        };
-        let devices = filters.device_id.clone();
-        let (keyed, log) = match channel {
-            Channel::Alerts => (&mut subscriber.alerts, &state.alert_log),
-            Channel::Devices => (&mut subscriber.status, &state.device_log),
-            Channel::Telemetry | Channel::System => unreachable!("these have no events"),
-        };
-        let keys = keys_of(devices.as_deref());
-        let subscription = EventSubscription::new(filters);
-        for key in keys {
-            keyed.insert(key, subscription.clone());
-        }
-        let owed = subscriber.backlog.events_mut(channel);
-        match since {
-            Some(since) => owed.replay(since),
-            None if options.snapshot => owed.snapshot(devices, log.last()),
-            None => owed.follow(log.last()),
         }
     }
 
@@ -268,15 +237,22 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };
-        match channel {
-            Channel::Telemetry => {}
-            Channel::Alerts => drop(subscriber.alerts.remove(keys)),
-            Channel::Devices => drop(subscriber.status.remove(keys)),
+        let keyed = match channel {
+            Channel::Telemetry => return,
+            Channel::Alerts => &mut subscriber.alerts,
+            Channel::Devices => &mut subscriber.status,
             Channel::System => {
                 if keys.is_none_or(|keys| keys.contains(&None)) {
                     subscriber.system = None;
                 }
+                return;
             }
+        };
+        keyed.remove(keys);
+        let owed = subscriber.backlog.events_mut(channel);
+        owed.forget(keys);
+        if keyed.len() == 0 {
+            owed.end();
         }
     }
 
@@ -289,6 +265,7 @@ impl Hub {
         for subscription in subscriber.telemetry.remove(keys) {
             self.projections.release(subscription.projection);
         }
+        subscriber.backlog.forget_snapshot(keys);
         if subscriber.telemetry.len() == 0 {
             subscriber.backlog.forget_telemetry();
             subscriber.outbox.resume();
@@ -366,7 +343,7 @@ impl Subscriber {
 }
 
 /// Returns the keys of a request: its devices, or "all devices".
-fn keys_of(devices: Option<&[DeviceId]>) -> Vec<Key> {
+pub(super) fn keys_of(devices: Option<&[DeviceId]>) -> Vec<Key> {
     devices.map_or_else(|| vec![None], |devices| devices.iter().copied().map(Some).collect())
 }
 

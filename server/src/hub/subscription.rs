@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use foldhash::fast::RandomState;
 use valtronics_protocol::{
     filter::{Filters, Frequency, SystemMetric},
-    id::DeviceId,
+    id::{DeviceId, Seq},
     time::UnixMillis,
 };
 
@@ -47,6 +47,10 @@ impl<T> Keyed<T> {
         self.0.iter().map(|(key, subscription)| (*key, subscription))
     }
 
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.values_mut()
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.0.keys().copied().collect()
     }
@@ -74,16 +78,35 @@ pub(super) struct TelemetrySubscription {
 
 /// A subscription to alerts or to status changes.
 #[derive(Debug, Clone)]
-pub(super) struct EventSubscription(Arc<Filters>);
+pub(super) struct EventSubscription {
+    filters: Arc<Filters>,
+    /// Only what comes after this position was asked for.
+    after: Seq,
+}
 
 impl EventSubscription {
-    pub(super) fn new(filters: Filters) -> Self {
-        Self(Arc::new(filters))
+    pub(super) fn new(filters: Arc<Filters>, after: Seq) -> Self {
+        Self { filters, after }
+    }
+
+    /// Returns the position after which it begins.
+    pub(super) fn after(&self) -> Seq {
+        self.after
+    }
+
+    /// Tells whether the event at a position was asked for.
+    pub(super) fn follows(&self, seq: Seq) -> bool {
+        seq > self.after
+    }
+
+    /// Notes that everything up to a position was sent: another's replay does not repeat it.
+    pub(super) fn was_told(&mut self, upto: Seq) {
+        self.after = self.after.max(upto);
     }
 
     /// Tells whether the filters, the device aside, let an event pass.
     pub(super) fn wants(&self, event: &CommittedEvent) -> bool {
-        let filters = &self.0;
+        let filters = &self.filters;
         match event {
             CommittedEvent::Status(update) => {
                 let wanted = filters.status_types.as_ref();

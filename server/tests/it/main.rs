@@ -12,6 +12,7 @@ mod house;
 mod http;
 mod persistence;
 mod requests;
+mod resume;
 mod server;
 mod subscriptions;
 mod uplink;
