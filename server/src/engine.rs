@@ -246,7 +246,10 @@ impl Engine {
             let event = self.next().await;
             let (now, instant) = (clock::now(), clock::instant());
             match event {
-                Event::Input(input) => self.input(input, now, instant),
+                Event::Input(input) => {
+                    self.commands_before(now);
+                    self.input(input, now, instant);
+                }
                 Event::Command(command) => self.command(command, now),
                 Event::Time => self.time(now, instant),
                 Event::Gone => self.stopping = true,
@@ -289,6 +292,16 @@ impl Engine {
     fn want_system(&self, now: UnixMillis) {
         if self.hub.wants_system(now) {
             self.sample.notify_one();
+        }
+    }
+
+    /// Handles the commands that are there: what a token no longer allows must not go out because
+    /// the readings were looked at first.
+    fn commands_before(&mut self, now: UnixMillis) {
+        for _ in 0..self.commands.len() {
+            if let Ok(command) = self.commands.try_recv() {
+                self.command(command, now);
+            }
         }
     }
 

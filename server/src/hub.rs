@@ -19,7 +19,7 @@ use valtronics_protocol::{close::CloseCode, time::UnixMillis};
 use crate::{
     auth::{Claims, DeviceGrant, Scopes},
     commit::MetricIndex,
-    outbox::{Close, Outbox, Pushed, TelemetryFrame},
+    outbox::{Close, Outbox, Pushed},
     state::{Device, State},
 };
 
@@ -36,7 +36,7 @@ mod walk;
 
 use backlog::Backlog;
 use index::Index;
-use projection::{Change, Mark, ProjectionId, Projections};
+use projection::{Change, Encoded, Mark, ProjectionId, Projections};
 use subscription::{EventSubscription, Keyed, SystemSubscription, TelemetrySubscription};
 use throttle::Throttles;
 
@@ -152,38 +152,10 @@ impl Hub {
 
     /// Sends live readings of a device, in the order in which they came.
     pub fn publish(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
-        self.spread(device, changes, Mark::Live, now);
-        let projections = &self.projections;
-        let covered = |id: ProjectionId| {
-            let metrics = changes.iter().map(|change| change.metric);
-            let shown = |metric: &MetricIndex| {
-                device.metric(*metric).is_some_and(|metric| projections.covers(id, &metric.name))
-            };
-            metrics.filter(shown).collect()
-        };
-        for due in self.throttles.changed(device.id(), covered, now) {
-            self.emit_throttled(&due, device, now);
-        }
-    }
-
-    /// Sends readings that came late.
-    pub fn publish_historical(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
-        self.spread(device, changes, Mark::Historical, now);
-    }
-
-    fn spread(&mut self, device: &Device, changes: &[Change<'_>], mark: Mark, now: Instant) {
-        let index = if mark == Mark::Historical { &self.historical } else { &self.live };
-        let mut encoded: Vec<(ProjectionId, Vec<Arc<TelemetryFrame>>)> = Vec::new();
         let HubLimits { queue_bytes, coalesce, .. } = self.limits;
-        for target in index.of(device.id()) {
-            let known = encoded.iter().position(|(id, _)| *id == target.projection);
-            let at = known.unwrap_or_else(|| {
-                let frames = self.projections.encode(target.projection, device, changes, mark);
-                encoded.push((target.projection, frames));
-                encoded.len() - 1
-            });
-            let frames = encoded.get(at).map(|(_, frames)| frames.as_slice()).unwrap_or_default();
-            for frame in frames {
+        let mut encoded = Encoded::new(&self.projections, device, changes, Mark::Live);
+        for target in self.live.of(device.id()) {
+            for frame in encoded.frames(target.projection) {
                 match target.outbox.push_telemetry(frame, queue_bytes, now, coalesce) {
                     Pushed::Queued | Pushed::Gone => {}
                     Pushed::Asleep => self.asleep.push(Arc::clone(&target.outbox)),
@@ -197,6 +169,35 @@ impl Hub {
         }
         if !self.asleep.is_empty() && self.wake_at.is_none() {
             self.wake_at = Some(now + coalesce);
+        }
+        self.publish_throttled(device, changes, now);
+    }
+
+    fn publish_throttled(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
+        let projections = &self.projections;
+        let covered = |id: ProjectionId| {
+            let metrics = changes.iter().map(|change| change.metric);
+            let shown = |metric: &MetricIndex| {
+                device.metric(*metric).is_some_and(|metric| projections.covers(id, &metric.name))
+            };
+            metrics.filter(shown).collect()
+        };
+        for due in self.throttles.changed(device.id(), covered, now) {
+            self.emit_throttled(&due, device, now);
+        }
+    }
+
+    /// Sends readings that came late, at once whatever the period.
+    pub fn publish_historical(&mut self, device: &Device, changes: &[Change<'_>]) {
+        let mut encoded = Encoded::new(&self.projections, device, changes, Mark::Historical);
+        for target in self.historical.of(device.id()) {
+            for frame in encoded.frames(target.projection) {
+                if !target.outbox.push_historical(frame)
+                    && let Some(subscriber) = self.subscribers.get_mut(&target.session)
+                {
+                    subscriber.backlog.merged_telemetry += 1;
+                }
+            }
         }
     }
 
@@ -240,7 +241,10 @@ impl Hub {
 
     /// Sends events that have just been published.
     pub fn events_published(&mut self, state: &State, now: UnixMillis) {
-        let sessions: Vec<SessionId> = self.subscribers.keys().copied().collect();
+        let waits = |(session, subscriber): (&SessionId, &Subscriber)| {
+            (!subscriber.is_promised()).then_some(*session)
+        };
+        let sessions: Vec<SessionId> = self.subscribers.iter().filter_map(waits).collect();
         for session in sessions {
             self.pump(session, state, now);
         }
@@ -260,10 +264,9 @@ impl Hub {
 
     /// Ends the connections that do not read their events.
     pub fn end_stuck(&mut self, state: &State, now: UnixMillis) {
-        for subscriber in self.subscribers.values() {
-            let oldest = subscriber.oldest_event(state);
-            if oldest.is_some_and(|at| now.since(at) > EVENT_PATIENCE) {
-                subscriber.outbox.close(Close {
+        for subscriber in self.subscribers.values_mut() {
+            if subscriber.is_stuck(state, now) {
+                subscriber.outbox.cut(Close {
                     code: CloseCode::TooSlow,
                     reason: "alerts or status changes waited for 60 s: come back with since".into(),
                 });
@@ -280,3 +283,6 @@ fn newest(device: &Device, metrics: impl Iterator<Item = MetricIndex>) -> Vec<Ch
     };
     metrics.filter_map(change).collect()
 }
+
+#[cfg(test)]
+mod tests;

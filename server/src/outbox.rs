@@ -1,9 +1,11 @@
 //! What waits for one connection: between the hub, which fills it, and the session, which drains it.
 //!
-//! Two lanes and a slot. **Urgent**: answers, events and snapshots, in order; the hub puts no more in
-//! than [`URGENT_BYTES`] and keeps the rest as positions in its own state. **Telemetry**: frames
+//! Three lanes and a slot. **Urgent**: answers, events and snapshots, in order; the hub puts no more
+//! in than [`URGENT_BYTES`] and keeps the rest as positions in its own state. **Telemetry**: frames
 //! that all subscribers of a projection share; when they take more than the limit, or nothing of
 //! them has moved for [`STALL`], the hub takes them back and remembers which metrics changed.
+//! **Historical**: readings that came late; nothing newer says what they say, so they are never
+//! conflated, and what finds no room is dropped and counted: the past is read from history.
 //! **System**: the newest system status, replaced while it waits.
 //!
 //! Neither side ever waits for the other: the hub wakes the session when something comes into an
@@ -27,6 +29,9 @@ use crate::commit::MetricIndex;
 pub const URGENT_BYTES: usize = 32 * 1024;
 /// How long telemetry may wait without any of it moving before it is conflated.
 pub const STALL: Duration = Duration::from_secs(5);
+/// How many bytes of late readings wait for one connection: some seconds of an agent's backlog on a
+/// slow line. More is dropped, and counted as `lagged`.
+pub const HISTORICAL_BYTES: usize = 256 * 1024;
 
 /// One encoded `telemetry_update`, shared by everybody who gets it.
 #[derive(Debug)]
@@ -70,12 +75,20 @@ pub struct Outbox(Mutex<Lanes>);
 struct Lanes {
     urgent: VecDeque<Message>,
     urgent_bytes: usize,
+    /// How many urgent messages ever came and went, and the number of the last event among them.
+    urgent_pushed: u64,
+    urgent_popped: u64,
+    last_event: u64,
     telemetry: VecDeque<Arc<TelemetryFrame>>,
     telemetry_bytes: usize,
     /// When something of the telemetry lane last moved, or came into the empty lane.
     moved_at: Option<Instant>,
     /// When the session last took telemetry.
     taken_at: Option<Instant>,
+    historical: VecDeque<Arc<TelemetryFrame>>,
+    historical_bytes: usize,
+    /// Late readings have the next turn.
+    historical_next: bool,
     system: Option<Message>,
     close: Option<Close>,
     /// The hub conflates for this connection until it says otherwise.
@@ -85,7 +98,11 @@ struct Lanes {
     /// How many requests the engine has answered.
     answered: u64,
     gone: bool,
+    /// The end does not wait for what waits.
+    cut: bool,
     waker: Option<Waker>,
+    /// Wakes the session when it is cut short, even while it waits for room to write.
+    cut_waker: Option<Waker>,
 }
 
 /// What a session got out of its outbox.
@@ -105,11 +122,25 @@ impl Outbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an answer, an event or a part of a snapshot.
+    /// Adds an answer or a part of a snapshot.
     pub fn push(&self, message: Message) {
         let mut lanes = self.lanes();
-        lanes.urgent_bytes += message.len();
-        lanes.urgent.push_back(message);
+        lanes.push(message);
+        lanes.wake();
+    }
+
+    /// Adds an event.
+    pub fn push_event(&self, message: Message) {
+        let mut lanes = self.lanes();
+        lanes.push(message);
+        lanes.last_event = lanes.urgent_pushed;
+        lanes.wake();
+    }
+
+    /// Adds last values, behind all telemetry that waits: time does not go backwards.
+    pub fn push_behind(&self, message: Message) {
+        let mut lanes = self.lanes();
+        lanes.push_behind(message);
         lanes.wake();
     }
 
@@ -117,10 +148,7 @@ impl Outbox {
     /// what a client gets after it is what the answer promises.
     pub fn answer(&self, message: Message) {
         let mut lanes = self.lanes();
-        let waiting = mem::take(&mut lanes.telemetry);
-        lanes.urgent_bytes += mem::take(&mut lanes.telemetry_bytes) + message.len();
-        lanes.urgent.extend(waiting.into_iter().map(|frame| frame.message.clone()));
-        lanes.urgent.push_back(message);
+        lanes.push_behind(message);
         lanes.answered += 1;
         lanes.wake();
     }
@@ -164,6 +192,19 @@ impl Outbox {
         Pushed::Queued
     }
 
+    /// Adds readings that came late; returns whether they found room.
+    pub fn push_historical(&self, frame: &Arc<TelemetryFrame>) -> bool {
+        let mut lanes = self.lanes();
+        let bytes = lanes.historical_bytes + frame.message.len();
+        if lanes.gone || bytes > HISTORICAL_BYTES {
+            return lanes.gone;
+        }
+        lanes.historical_bytes = bytes;
+        lanes.historical.push_back(Arc::clone(frame));
+        lanes.wake();
+        true
+    }
+
     /// Sets the newest system status; returns whether one was waiting that nobody will see now.
     pub fn push_system(&self, message: Message) -> bool {
         let mut lanes = self.lanes();
@@ -183,6 +224,17 @@ impl Outbox {
         lanes.conflating = true;
         lanes.telemetry_bytes = 0;
         mem::take(&mut lanes.telemetry)
+    }
+
+    /// Lets go of the waiting telemetry of other devices than these.
+    pub fn keep_telemetry(&self, is_kept: impl Fn(DeviceId) -> bool) {
+        let mut lanes = self.lanes();
+        lanes.telemetry.retain(|frame| is_kept(frame.device));
+        lanes.historical.retain(|frame| is_kept(frame.device));
+        let bytes =
+            |lane: &VecDeque<Arc<TelemetryFrame>>| lane.iter().map(|f| f.message.len()).sum();
+        lanes.telemetry_bytes = bytes(&lanes.telemetry);
+        lanes.historical_bytes = bytes(&lanes.historical);
     }
 
     /// Takes telemetry again.
@@ -208,16 +260,46 @@ impl Outbox {
     pub fn queued_bytes(&self) -> usize {
         let lanes = self.lanes();
         let system = lanes.system.as_ref().map_or(0, Message::len);
-        lanes.urgent_bytes + lanes.telemetry_bytes + system
+        lanes.urgent_bytes + lanes.telemetry_bytes + lanes.historical_bytes + system
+    }
+
+    /// Returns how many urgent messages went, while an event waits.
+    #[must_use]
+    pub fn moved_before_event(&self) -> Option<u64> {
+        let lanes = self.lanes();
+        (lanes.last_event > lanes.urgent_popped).then_some(lanes.urgent_popped)
     }
 
     /// Ends the connection after what waits in the urgent lane.
     pub fn close(&self, close: Close) {
         let mut lanes = self.lanes();
-        lanes.telemetry.clear();
-        lanes.telemetry_bytes = 0;
+        lanes.drop_telemetry();
         lanes.close.get_or_insert(close);
         lanes.wake();
+    }
+
+    /// Ends the connection without waiting for what waits.
+    pub fn cut(&self, close: Close) {
+        let mut lanes = self.lanes();
+        lanes.drop_telemetry();
+        lanes.close.get_or_insert(close);
+        lanes.cut = true;
+        lanes.wake();
+        if let Some(waker) = lanes.cut_waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Returns why the connection is to be cut short; if it is not, `waker` is woken when it is.
+    pub fn cut_short(&self, waker: &Waker) -> Option<Close> {
+        let mut lanes = self.lanes();
+        if lanes.cut {
+            return lanes.close.take();
+        }
+        if !lanes.cut_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            lanes.cut_waker = Some(waker.clone());
+        }
+        None
     }
 
     /// Marks the session as ended and lets go of all that waits.
@@ -244,7 +326,8 @@ impl Outbox {
         }
         let empty = lanes.is_empty();
         let close = if empty { lanes.close.take() } else { None };
-        let more = empty && lanes.more;
+        // Late readings do not keep newer ones waiting.
+        let more = lanes.is_up_to_date() && lanes.more;
         if more {
             lanes.more = false;
         }
@@ -262,75 +345,57 @@ impl Lanes {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    fn push(&mut self, message: Message) {
+        self.urgent_bytes += message.len();
+        self.urgent_pushed += 1;
+        self.urgent.push_back(message);
+    }
+
+    fn push_behind(&mut self, message: Message) {
+        let waiting = mem::take(&mut self.telemetry).into_iter();
+        let late = mem::take(&mut self.historical).into_iter();
+        (self.telemetry_bytes, self.historical_bytes) = (0, 0);
+        waiting.chain(late).for_each(|frame| self.push(frame.message.clone()));
+        self.push(message);
+    }
+
+    fn drop_telemetry(&mut self) {
+        self.telemetry.clear();
+        self.historical.clear();
+        (self.telemetry_bytes, self.historical_bytes) = (0, 0);
+    }
+
+    fn is_up_to_date(&self) -> bool {
         self.urgent.is_empty() && self.telemetry.is_empty() && self.system.is_none()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_up_to_date() && self.historical.is_empty()
     }
 
     fn pop(&mut self, now: Instant) -> Option<Message> {
         if let Some(message) = self.urgent.pop_front() {
             self.urgent_bytes -= message.len();
+            self.urgent_popped += 1;
             return Some(message);
         }
-        if let Some(frame) = self.telemetry.pop_front() {
-            self.telemetry_bytes -= frame.message.len();
-            self.moved_at = Some(now);
-            self.taken_at = Some(now);
+        if let Some(message) = self.system.take() {
+            return Some(message);
+        }
+        // By turns, so that neither keeps the other waiting.
+        let late = self.historical_next || self.telemetry.is_empty();
+        self.historical_next = !late;
+        if late && let Some(frame) = self.historical.pop_front() {
+            self.historical_bytes -= frame.message.len();
             return Some(frame.message.clone());
         }
-        self.system.take()
+        let frame = self.telemetry.pop_front()?;
+        self.telemetry_bytes -= frame.message.len();
+        self.moved_at = Some(now);
+        self.taken_at = Some(now);
+        Some(frame.message.clone())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(text: &str) -> Arc<TelemetryFrame> {
-        Arc::new(TelemetryFrame {
-            message: Message::text(text),
-            device: DeviceId(1),
-            metrics: Box::new([MetricIndex(0)]),
-        })
-    }
-
-    fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
-        let mut messages = Vec::new();
-        outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
-        messages.iter().map(|message| message.to_text().unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn answers_come_before_later_and_after_earlier_telemetry() {
-        let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        outbox.push_telemetry(&frame("old"), 100, now, Duration::ZERO);
-        outbox.answer(Message::text("answer"));
-        outbox.push_telemetry(&frame("new"), 100, now, Duration::ZERO);
-        outbox.push(Message::text("event"));
-        assert_eq!(take(&outbox, now), ["old", "answer", "event", "new"]);
-        assert_eq!(outbox.queued_bytes(), 0);
-    }
-
-    #[test]
-    fn telemetry_is_bounded_in_bytes_and_in_age() {
-        let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert_eq!(outbox.push_telemetry(&frame("12345"), 8, now, Duration::ZERO), Pushed::Queued);
-        assert_eq!(outbox.push_telemetry(&frame("6789"), 8, now, Duration::ZERO), Pushed::Conflate);
-        let later = now + STALL + Duration::from_millis(1);
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, later, Duration::ZERO), Pushed::Conflate);
-        assert_eq!(outbox.conflate().len(), 1);
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, now, Duration::ZERO), Pushed::Conflate);
-        outbox.resume();
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, later, Duration::ZERO), Pushed::Queued);
-        assert_eq!(take(&outbox, now), ["6"]);
-        outbox.end();
-        assert_eq!(outbox.push_telemetry(&frame("6"), 8, now, Duration::ZERO), Pushed::Gone);
-    }
-
-    #[test]
-    fn the_newest_system_status_replaces_the_one_that_waits() {
-        let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert!(!outbox.push_system(Message::text("1")));
-        assert!(outbox.push_system(Message::text("2")));
-        assert_eq!(take(&outbox, now), ["2"]);
-    }
-}
+mod tests;

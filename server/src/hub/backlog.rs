@@ -35,6 +35,11 @@ pub(super) struct Backlog {
     telemetry: Walks,
     pub(super) alerts: EventsOwed,
     pub(super) status: EventsOwed,
+    /// How many urgent messages had gone when an event was last seen waiting in the outbox, and
+    /// since when that has not changed.
+    pub(super) stuck: Option<(u64, UnixMillis)>,
+    /// The connection is to ask again when it has drained.
+    promised: bool,
     /// Devices whose newest values are owed, the longest waiting first.
     changed: VecDeque<DeviceId>,
     changed_metrics: HashMap<DeviceId, MetricSet, RandomState>,
@@ -47,13 +52,6 @@ impl Backlog {
     /// Owes the last values of these devices, or of all.
     pub(super) fn owe_telemetry(&mut self, devices: Option<Vec<DeviceId>>) {
         self.telemetry.owe(devices);
-    }
-
-    /// Owes no telemetry any more.
-    pub(super) fn forget_telemetry(&mut self) {
-        self.telemetry.remove(None);
-        self.changed.clear();
-        self.changed_metrics.clear();
     }
 
     /// Owes no snapshot of these devices' telemetry any more.
@@ -83,7 +81,26 @@ impl Subscriber {
             self.backlog.change(waiting.device, &waiting.metrics);
         }
         self.backlog.change(frame.device, &frame.metrics);
+        self.promise();
+    }
+
+    /// Owes no readings any more, unless a subscription to telemetry is left.
+    pub(super) fn forget_unsubscribed(&mut self) {
+        if self.telemetry.len() == 0 {
+            self.backlog.changed.clear();
+            self.backlog.changed_metrics.clear();
+            self.outbox.resume();
+        }
+    }
+
+    fn promise(&mut self) {
+        self.backlog.promised = true;
         self.outbox.set_more(true);
+    }
+
+    /// Tells whether the connection asks for what is owed by itself, once it has drained.
+    pub(super) fn is_promised(&self) -> bool {
+        self.backlog.promised
     }
 
     /// Tells the connection what was merged away, at most once a second.
@@ -103,7 +120,8 @@ impl Subscriber {
         }
     }
 
-    /// Sends the next thing that is owed; returns whether there was one.
+    /// Sends the next thing of each kind that is owed, so that none keeps another waiting; returns
+    /// whether there was one.
     fn pay_one(
         &mut self,
         state: &State,
@@ -111,19 +129,22 @@ impl Subscriber {
         now: UnixMillis,
         drained: bool,
     ) -> bool {
-        if let Some(walk) = self.backlog.telemetry.front_mut() {
-            match walk.next_device(state) {
-                None => drop(self.backlog.telemetry.pop_front()),
-                Some(id) => self.send_last_values(id, state, projections),
-            }
-            return true;
+        let snapshot = self.pay_snapshot(state, projections);
+        let alert = self.pay_event(Channel::Alerts, state, now);
+        let status = self.pay_event(Channel::Devices, state, now);
+        snapshot | alert | status | (drained && self.pay_changes(state, projections))
+    }
+
+    /// Sends the next part of a snapshot of telemetry.
+    fn pay_snapshot(&mut self, state: &State, projections: &Projections) -> bool {
+        let Some(walk) = self.backlog.telemetry.front_mut() else {
+            return false;
+        };
+        match walk.next_device(state) {
+            None => drop(self.backlog.telemetry.pop_front()),
+            Some(id) => self.send_last_values(id, state, projections),
         }
-        if self.pay_event(Channel::Alerts, state, now)
-            || self.pay_event(Channel::Devices, state, now)
-        {
-            return true;
-        }
-        drained && self.pay_changes(state, projections)
+        true
     }
 
     /// Sends the part of a snapshot that is about one device.
@@ -137,7 +158,7 @@ impl Subscriber {
         let indices = (0..).map(MetricIndex).take(device.metrics.len());
         let values = newest(device, indices);
         for frame in projections.encode(subscription.projection, device, &values, Mark::Snapshot) {
-            self.outbox.push(frame.message.clone());
+            self.outbox.push_behind(frame.message.clone());
         }
     }
 
@@ -171,6 +192,7 @@ impl Hub {
     /// The same for a connection that has drained its outbox.
     pub fn drained(&mut self, session: SessionId, state: &State, now: UnixMillis) {
         if let Some(subscriber) = self.subscribers.get_mut(&session) {
+            subscriber.backlog.promised = false;
             subscriber.tell_lag(now);
         }
         self.pay(session, state, now, true);
@@ -206,10 +228,10 @@ impl Hub {
         if subscriber.outbox.urgent_bytes() < URGENT_BYTES {
             self.ask_pages(session, state);
         }
-        if let Some(subscriber) = self.subscribers.get(&session)
+        if let Some(subscriber) = self.subscribers.get_mut(&session)
             && due(&subscriber.backlog)
         {
-            subscriber.outbox.set_more(true);
+            subscriber.promise();
         }
     }
 }

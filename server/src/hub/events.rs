@@ -15,7 +15,7 @@ use valtronics_protocol::{
 };
 
 use super::{
-    Hub, SessionId, Subscriber,
+    EVENT_PATIENCE, Hub, SessionId, Subscriber,
     subscribe::keys_of,
     subscription::{EventSubscription, Key, Keyed},
     walk::{Walk, Walks},
@@ -131,11 +131,17 @@ pub(super) fn log_of(channel: Channel, state: &State) -> &EventLog {
 }
 
 impl Subscriber {
-    /// Returns since when the oldest event waits that this connection has not taken.
-    pub(super) fn oldest_event(&self, state: &State) -> Option<UnixMillis> {
-        let alerts = self.backlog.alerts.waits_since(&state.alert_log);
-        let status = self.backlog.status.waits_since(&state.device_log);
-        [alerts, status].into_iter().flatten().min()
+    /// Tells whether an event has waited too long while none moved, in the outbox or behind it.
+    pub(super) fn is_stuck(&mut self, state: &State, now: UnixMillis) -> bool {
+        let moved = self.outbox.moved_before_event();
+        let known = self.backlog.stuck.filter(|(at, _)| Some(*at) == moved);
+        self.backlog.stuck = moved.map(|moved| known.unwrap_or((moved, now)));
+        let since = self.backlog.stuck.map(|(_, since)| since).or_else(|| {
+            let alerts = self.backlog.alerts.waits_since(&state.alert_log);
+            let status = self.backlog.status.waits_since(&state.device_log);
+            [alerts, status].into_iter().flatten().min()
+        });
+        since.is_some_and(|since| now.since(since) > EVENT_PATIENCE)
     }
 
     /// Sends the next part of a snapshot of events, or the next event; both may turn out to be
@@ -150,7 +156,7 @@ impl Subscriber {
                     walk.note(id, log.last());
                     let event = event.filter(|event| self.wants(channel, event, state));
                     if let Some(event) = event {
-                        self.outbox.push(encode(&event, true));
+                        self.outbox.push_event(encode(&event, true));
                     }
                 }
             }
@@ -183,7 +189,7 @@ impl Subscriber {
             keyed.for_device(device).is_some_and(|subscription| subscription.follows(seq))
         };
         if !seen && asked_for(self.keyed(channel)) && self.wants(channel, event, state) {
-            self.outbox.push(message());
+            self.outbox.push_event(message());
         }
     }
 

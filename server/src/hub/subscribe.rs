@@ -36,6 +36,9 @@ impl Hub {
             self.end_forbidden(session, channel, state);
         }
         if let Some(subscriber) = self.subscribers.get(&session) {
+            let reads = subscriber.scopes.may_read(Channel::Telemetry);
+            let may_see = |id| state.device(id).is_some_and(|device| subscriber.may_see(device));
+            subscriber.outbox.keep_telemetry(|id| reads && may_see(id));
             subscriber.outbox.done();
         }
     }
@@ -232,13 +235,13 @@ impl Hub {
     /// Removes these keys, or the whole channel.
     fn remove(&mut self, session: SessionId, channel: Channel, keys: Option<&[Key]>) {
         if channel == Channel::Telemetry {
-            return self.remove_telemetry(session, keys);
+            self.remove_telemetry(session, keys);
         }
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };
         let keyed = match channel {
-            Channel::Telemetry => return,
+            Channel::Telemetry => return subscriber.forget_unsubscribed(),
             Channel::Alerts => &mut subscriber.alerts,
             Channel::Devices => &mut subscriber.status,
             Channel::System => {
@@ -266,10 +269,6 @@ impl Hub {
             self.projections.release(subscription.projection);
         }
         subscriber.backlog.forget_snapshot(keys);
-        if subscriber.telemetry.len() == 0 {
-            subscriber.backlog.forget_telemetry();
-            subscriber.outbox.resume();
-        }
     }
 
     fn unindex(&mut self, session: SessionId) {
