@@ -152,16 +152,16 @@ impl Hub {
             let why = format!("the token does not allow device {id}");
             return Some(Failure::new(ErrorCode::Forbidden, why));
         }
-        let known = |id: DeviceId| match channel {
-            Channel::Telemetry => subscriber.telemetry.has(Some(id)),
-            Channel::Alerts => subscriber.alerts.has(Some(id)),
-            Channel::Devices => subscriber.status.has(Some(id)),
-            Channel::System => false,
+        let known = |key: Key| match channel {
+            Channel::Telemetry => subscriber.telemetry.has(key),
+            Channel::Alerts => subscriber.alerts.has(key),
+            Channel::Devices => subscriber.status.has(key),
+            Channel::System => subscriber.system.is_some(),
         };
-        let new = wanted.iter().filter(|id| !known(**id)).count();
+        let keys = keys_of(request.filters.device_id.as_deref());
+        let new = keys.into_iter().filter(|key| !known(*key)).count();
         let most = self.limits.subscriptions;
-        let one_key = usize::from(wanted.is_empty());
-        if subscriber.keys() + new + one_key > most && (new > 0 || subscriber.keys() >= most) {
+        if new > 0 && subscriber.keys() + new > most {
             let why = format!("a connection holds at most {most} subscriptions: unsubscribe first");
             return Some(Failure::new(ErrorCode::SubscriptionLimit, why));
         }
