@@ -2,8 +2,9 @@
 //!
 //! An update of a device goes through an index from devices to targets; nothing walks all
 //! subscriptions. It is encoded once for each projection that somebody gets, and pushed, never
-//! awaited. Whoever reads too slowly, has just subscribed, or resumes is served from the state: his
-//! `Backlog` says what is still owed, and [`Hub::pump`] pays it as his connection drains.
+//! awaited. Whoever reads too slowly, has just subscribed, or resumes is served from the state, and
+//! of older events from pages of the store: his `Backlog` says what is still owed, and [`Hub::pump`]
+//! pays it as his connection drains.
 //!
 //! Pure: no socket, no clock; the outboxes are what comes out.
 

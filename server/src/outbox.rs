@@ -175,8 +175,11 @@ impl Outbox {
             return Pushed::Gone;
         }
         let bytes = lanes.telemetry_bytes + frame.message.len();
+        // What went ahead with an answer still waits.
+        let moved = lanes.urgent_bytes.saturating_sub(URGENT_BYTES);
+        let full = bytes + moved > limit_bytes;
         let stalled = lanes.moved_at.is_some_and(|at| now.saturating_duration_since(at) > STALL);
-        if lanes.conflating || bytes > limit_bytes || (stalled && !lanes.telemetry.is_empty()) {
+        if lanes.conflating || full || (stalled && !lanes.telemetry.is_empty()) {
             return Pushed::Conflate;
         }
         if lanes.telemetry.is_empty() {

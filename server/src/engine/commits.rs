@@ -14,6 +14,7 @@ const COMMIT_EVERY: Duration = Duration::from_millis(20);
 const COMMIT_UNHURRIED: Duration = Duration::from_millis(100);
 /// How many readings a commit gathers at most before it is due: some milliseconds' work.
 const COMMIT_READINGS: usize = 16_384;
+
 impl Engine {
     /// Returns when what is gathered is to be committed.
     pub(super) fn commit_at(&self) -> Instant {

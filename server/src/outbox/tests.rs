@@ -50,3 +50,34 @@ fn the_newest_system_status_replaces_the_one_that_waits() {
     assert!(outbox.push_system(Message::text("2")));
     assert_eq!(take(&outbox, now), ["2"]);
 }
+
+#[test]
+fn late_and_live_readings_take_turns_and_late_ones_hold_up_nothing() {
+    let (outbox, now) = (Outbox::default(), crate::clock::instant());
+    for text in ["1", "2"] {
+        outbox.push_telemetry(&frame(text), 100, now, Duration::ZERO);
+    }
+    for text in ["late 1", "late 2", "late 3"] {
+        assert!(outbox.push_historical(&frame(text)));
+    }
+    outbox.set_more(true);
+    let mut messages = Vec::new();
+    assert!(!outbox.take(7, &mut messages, Waker::noop(), now).more, "live readings wait");
+    assert!(outbox.take(1, &mut messages, Waker::noop(), now).more);
+    let rest = take(&outbox, now);
+    let texts = messages.iter().map(|message| message.to_text().unwrap());
+    let texts: Vec<_> = texts.chain(rest.iter().map(String::as_str)).collect();
+    assert_eq!(texts, ["1", "late 1", "2", "late 2", "late 3"]);
+    assert!(!outbox.push_historical(&frame(&"x".repeat(HISTORICAL_BYTES + 1))));
+}
+
+#[test]
+fn what_went_ahead_with_an_answer_still_waits() {
+    let (outbox, now) = (Outbox::default(), crate::clock::instant());
+    let (large, limit) = (frame(&"x".repeat(2 * URGENT_BYTES)), 4 * URGENT_BYTES);
+    assert_eq!(outbox.push_telemetry(&large, limit, now, Duration::ZERO), Pushed::Queued);
+    outbox.answer(Message::text("answer"));
+    assert_eq!(outbox.push_telemetry(&large, limit, now, Duration::ZERO), Pushed::Queued);
+    outbox.answer(Message::text("answer"));
+    assert_eq!(outbox.push_telemetry(&large, limit, now, Duration::ZERO), Pushed::Conflate);
+}
