@@ -187,6 +187,28 @@ proptest! {
 }
 
 #[test]
+fn a_long_snapshot_does_not_overtake_live_readings() {
+    let mut world = World::new(1 << 20);
+    let at = world.now();
+    for device in world.state.devices_mut() {
+        // Two of these fill what is sent at once.
+        let value = Value::Text("x".repeat(20_000).into());
+        device.metric_mut(MetricIndex(1)).unwrap().last =
+            Some(LastValue { value, at, effective_at: at });
+    }
+    world.attach(0, DeviceGrant::All);
+    world.subscribe(0, Channel::Telemetry, &json!({}));
+    let (outbox, instant) = (Arc::clone(&world.outboxes[&SessionId(0)]), world.instant());
+    assert!(outbox.take(usize::MAX, &mut Vec::new(), Waker::noop(), instant).more);
+    // The connection has drained; before the hub hears of it, readings come.
+    (1..=3).for_each(|value| publish(&mut world, DEVICES, &[(0, value)]));
+    world.hub.drained(SessionId(0), &world.state, at);
+    let values = world.read_all(0).into_iter().filter(|message| message["device_id"] == DEVICES);
+    let values: Vec<_> = values.map(|it| it["telemetry"]["m0"]["value"].as_i64()).collect();
+    assert_eq!(values, [1, 2, 3, 3].map(Some));
+}
+
+#[test]
 fn late_readings_that_find_no_room_are_counted() {
     let mut world = World::new(1 << 20);
     world.attach(0, DeviceGrant::All);
