@@ -16,6 +16,8 @@ pub mod unit;
 pub mod reading;
 pub mod batch;
 pub mod uplink;
+pub mod cbor;
+pub mod format;
 pub mod filter;
 pub mod request;
 pub mod response;

@@ -3,20 +3,21 @@
 //! A frame holds one message or a `batch` of them; each becomes a [`Message`] that knows how its
 //! failure is to be answered, whatever is wrong with it.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{self, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::{Map, Value as Json, value::RawValue};
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
 
 use crate::{
+    cbor,
     error::{ErrorCode, TokenFault},
     filter::{self, Channel, Filters, InvalidFilter, Options},
+    format::Format,
     id::DeviceId,
     response::Failure,
 };
+
+mod json;
 
 /// What limits the messages of a subscriber (WebSocket API, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,34 +147,64 @@ impl Message {
 /// Never empty: a frame that cannot be read is one message that failed.
 #[must_use]
 pub fn parse(frame: &str, limits: &MessageLimits) -> Vec<Message> {
-    let map = match serde_json::from_str::<Strict>(frame) {
-        Ok(Strict(Json::Object(map))) => map,
-        _ if frame.len() > limits.message_bytes => return vec![too_large(Kind::Other, limits)],
-        Ok(_) => return vec![Message::unreadable(ErrorCode::InvalidJson, NO_OBJECT)],
-        Err(why) => {
-            let why = format!("not JSON, or a key stands twice (column {})", why.column());
-            return vec![Message::unreadable(ErrorCode::InvalidJson, why)];
-        }
-    };
-    if map.get("type").and_then(Json::as_str) == Some("batch") {
-        return parse_batch(frame, &map, limits);
-    }
-    vec![read(map, frame.len(), limits)]
+    parse_frame(json::read(frame), frame.len(), || json::item_sizes(frame), limits)
 }
 
-const NO_OBJECT: &str = "a message is a JSON object such as {\"type\":\"ping\"}";
+/// Reads a binary frame, which holds the same in CBOR.
+///
+/// A message has as many bytes as it stands with in the frame, tags included; so has an item of a
+/// batch. Never empty, as above.
+#[must_use]
+pub fn parse_cbor(frame: &[u8], limits: &MessageLimits) -> Vec<Message> {
+    let value = cbor::from_slice(frame).map_err(|malformed| malformed.to_string());
+    parse_frame(value, frame.len(), || cbor::item_sizes(frame, "messages"), limits)
+}
 
-fn parse_batch(frame: &str, map: &Map<String, Json>, limits: &MessageLimits) -> Vec<Message> {
-    #[derive(Deserialize)]
-    struct Items<'a> {
-        #[serde(borrow)]
-        messages: Vec<&'a RawValue>,
+/// Makes the message that a frame of the other format's kind is: one that failed.
+#[must_use]
+pub fn misplaced(format: Format) -> Message {
+    let why = match format {
+        Format::Json => "a binary frame is not JSON: send text frames",
+        Format::Cbor => "a text frame is not CBOR: send binary frames",
+    };
+    Message::unreadable(ErrorCode::InvalidJson, why)
+}
+
+const NO_OBJECT: &str = "a message is a map such as {\"type\":\"ping\"}";
+
+fn parse_frame(
+    value: Result<Json, String>,
+    size: usize,
+    item_sizes: impl FnOnce() -> Vec<usize>,
+    limits: &MessageLimits,
+) -> Vec<Message> {
+    let map = match value {
+        Ok(Json::Object(map)) => map,
+        _ if size > limits.message_bytes => return vec![too_large(Kind::Other, limits)],
+        Ok(_) => return vec![Message::unreadable(ErrorCode::InvalidJson, NO_OBJECT)],
+        Err(why) => return vec![Message::unreadable(ErrorCode::InvalidJson, why)],
+    };
+    if is_batch(&map) {
+        return parse_batch(map, item_sizes, limits);
     }
+    vec![read(map, size, limits)]
+}
+
+fn is_batch(map: &Map<String, Json>) -> bool {
+    map.get("type").and_then(Json::as_str) == Some("batch")
+}
+
+fn parse_batch(
+    mut map: Map<String, Json>,
+    sizes: impl FnOnce() -> Vec<usize>,
+    limits: &MessageLimits,
+) -> Vec<Message> {
+    let messages = map.remove("messages");
     let refuse = |error, why: String| {
-        let id = message_id(map).unwrap_or_default();
+        let id = message_id(&map).unwrap_or_default();
         vec![Message { id, ..Message::unreadable(error, why) }]
     };
-    let Ok(Items { messages }) = serde_json::from_str::<Items<'_>>(frame) else {
+    let Some(Json::Array(messages)) = messages else {
         return refuse(ErrorCode::InvalidMessage, "messages is an array of messages".into());
     };
     if messages.is_empty() {
@@ -183,19 +214,17 @@ fn parse_batch(frame: &str, map: &Map<String, Json>, limits: &MessageLimits) -> 
         let why = format!("a batch holds at most {} messages", limits.batch_messages);
         return refuse(ErrorCode::BatchTooLarge, why);
     }
-    let item = |raw: &RawValue| match serde_json::from_str(raw.get()) {
-        Ok(Json::Object(map)) => {
-            if map.get("type").and_then(Json::as_str) == Some("batch") {
-                let why = "a batch in a batch is not handled: send its messages by themselves";
-                let id = message_id(&map).unwrap_or_default();
-                return Message { id, ..Message::unreadable(ErrorCode::NestedBatch, why) };
-            }
-            read(map, raw.get().len(), limits)
+    let item = |(message, size)| match message {
+        Json::Object(map) if is_batch(&map) => {
+            let why = "a batch in a batch is not handled: send its messages by themselves";
+            let id = message_id(&map).unwrap_or_default();
+            Message { id, ..Message::unreadable(ErrorCode::NestedBatch, why) }
         }
-        _ if raw.get().len() > limits.message_bytes => too_large(Kind::Other, limits),
+        Json::Object(map) => read(map, size, limits),
+        _ if size > limits.message_bytes => too_large(Kind::Other, limits),
         _ => Message::unreadable(ErrorCode::InvalidMessage, NO_OBJECT),
     };
-    messages.into_iter().map(item).collect()
+    messages.into_iter().zip(sizes()).map(item).collect()
 }
 
 fn too_large(kind: Kind, limits: &MessageLimits) -> Message {
@@ -310,58 +339,6 @@ fn message_id(map: &Map<String, Json>) -> Result<Option<MessageId>, &'static str
             Some(_) | None => Err("id is an integer within 2^53, or a text of at most 64 bytes"),
         },
         Some(_) => Err("id is a text of at most 64 bytes, or an integer"),
-    }
-}
-
-/// JSON in which no object has a key twice: which of the two would count is anybody's guess.
-struct Strict(Json);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Json;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_bool<E>(self, truth: bool) -> Result<Json, E> {
-        Ok(truth.into())
-    }
-    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
-        Ok(number.into())
-    }
-    fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
-        Ok(number.into())
-    }
-    fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
-        Ok(number.into())
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(text.into())
-    }
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Strict(item)) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(items.into())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
-        let mut map = Map::new();
-        while let Some((key, Strict(value))) = entries.next_entry::<Cow<'_, str>, _>()? {
-            if map.insert(key.into_owned(), value).is_some() {
-                return Err(de::Error::custom("a key stands twice"));
-            }
-        }
-        Ok(map.into())
     }
 }
 

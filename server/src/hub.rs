@@ -157,7 +157,7 @@ impl Hub {
         let mut encoded = Encoded::new(&self.projections, device, changes, Mark::Live);
         for target in self.live.of(device.id()) {
             for frame in encoded.frames(target.projection) {
-                match target.outbox.push_telemetry(frame, queue_bytes, now, coalesce) {
+                match target.push(frame, queue_bytes, now, coalesce) {
                     Pushed::Queued | Pushed::Gone => {}
                     Pushed::Asleep => self.asleep.push(Arc::clone(&target.outbox)),
                     Pushed::Conflate => {
@@ -193,7 +193,7 @@ impl Hub {
         let mut encoded = Encoded::new(&self.projections, device, changes, Mark::Historical);
         for target in self.historical.of(device.id()) {
             for frame in encoded.frames(target.projection) {
-                if !target.outbox.push_historical(frame)
+                if !target.outbox.push_historical(frame, target.packing)
                     && let Some(subscriber) = self.subscribers.get_mut(&target.session)
                 {
                     subscriber.backlog.merged_telemetry += 1;
@@ -209,7 +209,7 @@ impl Hub {
         for target in &due.targets {
             for frame in &frames {
                 let limit = self.limits.queue_bytes;
-                let pushed = target.outbox.push_telemetry(frame, limit, now, Duration::ZERO);
+                let pushed = target.push(frame, limit, now, Duration::ZERO);
                 if pushed == Pushed::Conflate
                     && let Some(subscriber) = self.subscribers.get_mut(&target.session)
                 {

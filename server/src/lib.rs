@@ -29,6 +29,7 @@ pub mod store;
 pub mod hub;
 pub mod outbox;
 pub mod session;
+pub mod message;
 pub mod socket;
 pub mod timing;
 pub mod system;

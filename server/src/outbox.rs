@@ -19,10 +19,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_tungstenite::tungstenite::Message;
-use valtronics_protocol::{close::CloseCode, id::DeviceId};
+use serde::Serialize;
+use valtronics_protocol::{close::CloseCode, format::Format, id::DeviceId};
 
-use crate::commit::MetricIndex;
+use crate::{
+    commit::MetricIndex,
+    message::{Outgoing, Packing, to_message},
+    socket::Message,
+};
+
+mod lanes;
+
+use lanes::Lanes;
 
 /// How much the hub puts into the urgent lane before it waits for the connection to drain: some
 /// flushes' worth, so that the hub is asked seldom and memory stays small.
@@ -69,40 +77,9 @@ pub enum Pushed {
 
 /// What waits for one connection.
 #[derive(Debug, Default)]
-pub struct Outbox(Mutex<Lanes>);
-
-#[derive(Debug, Default)]
-struct Lanes {
-    urgent: VecDeque<Message>,
-    urgent_bytes: usize,
-    /// How many urgent messages ever came and went, and the number of the last event among them.
-    urgent_pushed: u64,
-    urgent_popped: u64,
-    last_event: u64,
-    telemetry: VecDeque<Arc<TelemetryFrame>>,
-    telemetry_bytes: usize,
-    /// When something of the telemetry lane last moved, or came into the empty lane.
-    moved_at: Option<Instant>,
-    /// When the session last took telemetry.
-    taken_at: Option<Instant>,
-    historical: VecDeque<Arc<TelemetryFrame>>,
-    historical_bytes: usize,
-    /// Late readings have the next turn.
-    historical_next: bool,
-    system: Option<Message>,
-    close: Option<Close>,
-    /// The hub conflates for this connection until it says otherwise.
-    conflating: bool,
-    /// The hub holds more for this connection.
-    more: bool,
-    /// How many requests the engine has answered.
-    answered: u64,
-    gone: bool,
-    /// The end does not wait for what waits.
-    cut: bool,
-    waker: Option<Waker>,
-    /// Wakes the session when it is cut short, even while it waits for room to write.
-    cut_waker: Option<Waker>,
+pub struct Outbox {
+    format: Format,
+    lanes: Mutex<Lanes>,
 }
 
 /// What a session got out of its outbox.
@@ -117,38 +94,56 @@ pub struct Taken {
 }
 
 impl Outbox {
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        // A panic while the lock is held leaves queues that are still queues.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes the outbox of a connection whose messages are written in this format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format, lanes: Mutex::default() }
     }
 
-    /// Adds an answer or a part of a snapshot.
-    pub fn push(&self, message: Message) {
+    /// Returns how messages of this connection are written.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        // A panic while the lock is held leaves queues that are still queues.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an answer, or something else about the connection itself.
+    pub fn push(&self, message: &impl Serialize) {
+        self.push_update(to_message(message, self.format), Packing::Alone);
+    }
+
+    /// Adds newest values.
+    pub fn push_update(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.push(message);
+        lanes.push(Outgoing { message, packing });
         lanes.wake();
     }
 
     /// Adds an event.
-    pub fn push_event(&self, message: Message) {
+    pub fn push_event(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.push(message);
+        lanes.push(Outgoing { message, packing });
         lanes.last_event = lanes.urgent_pushed;
         lanes.wake();
     }
 
     /// Adds last values, behind all telemetry that waits: time does not go backwards.
-    pub fn push_behind(&self, message: Message) {
+    pub fn push_behind(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.push_behind(message);
+        lanes.push_behind(Outgoing { message, packing });
         lanes.wake();
     }
 
     /// Adds the answer to a request that was handed to the engine, behind all telemetry that waits:
     /// what a client gets after it is what the answer promises.
-    pub fn answer(&self, message: Message) {
+    pub fn answer(&self, message: &impl Serialize) {
+        let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        lanes.push_behind(message);
+        lanes.push_behind(Outgoing { message, packing: Packing::Alone });
         lanes.answered += 1;
         lanes.wake();
     }
@@ -166,6 +161,7 @@ impl Outbox {
     pub fn push_telemetry(
         &self,
         frame: &Arc<TelemetryFrame>,
+        packing: Packing,
         limit_bytes: usize,
         now: Instant,
         coalesce: Duration,
@@ -186,7 +182,7 @@ impl Outbox {
             lanes.moved_at = Some(now);
         }
         lanes.telemetry_bytes = bytes;
-        lanes.telemetry.push_back(Arc::clone(frame));
+        lanes.telemetry.push_back((Arc::clone(frame), packing));
         let busy = |at| now.saturating_duration_since(at) < coalesce;
         if lanes.waker.is_some() && lanes.taken_at.is_some_and(busy) {
             return Pushed::Asleep;
@@ -196,22 +192,23 @@ impl Outbox {
     }
 
     /// Adds readings that came late; returns whether they found room.
-    pub fn push_historical(&self, frame: &Arc<TelemetryFrame>) -> bool {
+    pub fn push_historical(&self, frame: &Arc<TelemetryFrame>, packing: Packing) -> bool {
         let mut lanes = self.lanes();
         let bytes = lanes.historical_bytes + frame.message.len();
         if lanes.gone || bytes > HISTORICAL_BYTES {
             return lanes.gone;
         }
         lanes.historical_bytes = bytes;
-        lanes.historical.push_back(Arc::clone(frame));
+        lanes.historical.push_back((Arc::clone(frame), packing));
         lanes.wake();
         true
     }
 
     /// Sets the newest system status; returns whether one was waiting that nobody will see now.
-    pub fn push_system(&self, message: Message) -> bool {
+    pub fn push_system(&self, message: &impl Serialize, packing: Packing) -> bool {
+        let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        let superseded = lanes.system.replace(message).is_some();
+        let superseded = lanes.system.replace(Outgoing { message, packing }).is_some();
         lanes.wake();
         superseded
     }
@@ -222,7 +219,7 @@ impl Outbox {
     }
 
     /// Takes the waiting telemetry back and refuses more of it until [`Outbox::resume`].
-    pub fn conflate(&self) -> VecDeque<Arc<TelemetryFrame>> {
+    pub fn conflate(&self) -> VecDeque<(Arc<TelemetryFrame>, Packing)> {
         let mut lanes = self.lanes();
         lanes.conflating = true;
         lanes.telemetry_bytes = 0;
@@ -232,10 +229,11 @@ impl Outbox {
     /// Lets go of the waiting telemetry of other devices than these.
     pub fn keep_telemetry(&self, is_kept: impl Fn(DeviceId) -> bool) {
         let mut lanes = self.lanes();
-        lanes.telemetry.retain(|frame| is_kept(frame.device));
-        lanes.historical.retain(|frame| is_kept(frame.device));
-        let bytes =
-            |lane: &VecDeque<Arc<TelemetryFrame>>| lane.iter().map(|f| f.message.len()).sum();
+        lanes.telemetry.retain(|(frame, _)| is_kept(frame.device));
+        lanes.historical.retain(|(frame, _)| is_kept(frame.device));
+        let bytes = |lane: &VecDeque<(Arc<TelemetryFrame>, Packing)>| {
+            lane.iter().map(|(frame, _)| frame.message.len()).sum()
+        };
         lanes.telemetry_bytes = bytes(&lanes.telemetry);
         lanes.historical_bytes = bytes(&lanes.historical);
     }
@@ -262,7 +260,7 @@ impl Outbox {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         let lanes = self.lanes();
-        let system = lanes.system.as_ref().map_or(0, Message::len);
+        let system = lanes.system.as_ref().map_or(0, |waiting| waiting.message.len());
         lanes.urgent_bytes + lanes.telemetry_bytes + lanes.historical_bytes + system
     }
 
@@ -316,16 +314,16 @@ impl Outbox {
     pub fn take(
         &self,
         most_bytes: usize,
-        messages: &mut Vec<Message>,
+        messages: &mut Vec<Outgoing>,
         waker: &Waker,
         now: Instant,
     ) -> Taken {
         let mut lanes = self.lanes();
         let mut bytes = 0;
         while bytes < most_bytes {
-            let Some(message) = lanes.pop(now) else { break };
-            bytes += message.len();
-            messages.push(message);
+            let Some(outgoing) = lanes.pop(now) else { break };
+            bytes += outgoing.message.len();
+            messages.push(outgoing);
         }
         let empty = lanes.is_empty();
         let close = if empty { lanes.close.take() } else { None };
@@ -338,65 +336,6 @@ impl Outbox {
             lanes.waker = Some(waker.clone());
         }
         Taken { answered: lanes.answered, more, close }
-    }
-}
-
-impl Lanes {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    fn push(&mut self, message: Message) {
-        self.urgent_bytes += message.len();
-        self.urgent_pushed += 1;
-        self.urgent.push_back(message);
-    }
-
-    fn push_behind(&mut self, message: Message) {
-        let waiting = mem::take(&mut self.telemetry).into_iter();
-        let late = mem::take(&mut self.historical).into_iter();
-        (self.telemetry_bytes, self.historical_bytes) = (0, 0);
-        waiting.chain(late).for_each(|frame| self.push(frame.message.clone()));
-        self.push(message);
-    }
-
-    fn drop_telemetry(&mut self) {
-        self.telemetry.clear();
-        self.historical.clear();
-        (self.telemetry_bytes, self.historical_bytes) = (0, 0);
-    }
-
-    fn is_up_to_date(&self) -> bool {
-        self.urgent.is_empty() && self.telemetry.is_empty() && self.system.is_none()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.is_up_to_date() && self.historical.is_empty()
-    }
-
-    fn pop(&mut self, now: Instant) -> Option<Message> {
-        if let Some(message) = self.urgent.pop_front() {
-            self.urgent_bytes -= message.len();
-            self.urgent_popped += 1;
-            return Some(message);
-        }
-        if let Some(message) = self.system.take() {
-            return Some(message);
-        }
-        // By turns, so that neither keeps the other waiting.
-        let late = self.historical_next || self.telemetry.is_empty();
-        self.historical_next = !late;
-        if late && let Some(frame) = self.historical.pop_front() {
-            self.historical_bytes -= frame.message.len();
-            return Some(frame.message.clone());
-        }
-        let frame = self.telemetry.pop_front()?;
-        self.telemetry_bytes -= frame.message.len();
-        self.moved_at = Some(now);
-        self.taken_at = Some(now);
-        Some(frame.message.clone())
     }
 }
 

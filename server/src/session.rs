@@ -16,17 +16,16 @@ use std::{
 };
 
 use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::PollSender;
-use valtronics_protocol::{close::CloseCode, request, response::Response};
+use valtronics_protocol::{close::CloseCode, format::Format, request, response::Response};
 
 use crate::{
     clock,
     engine::Command,
     hub::SessionId,
+    message::{Outgoing, pack},
     outbox::{Close, Outbox, Taken},
-    socket::{Broken, Socket, close_message},
-    state::to_message,
+    socket::{Broken, Message, Socket, close_message},
     timing::{Due, Timing},
 };
 
@@ -48,6 +47,8 @@ pub struct Opened {
     pub id: SessionId,
     /// The connection.
     pub socket: Socket,
+    /// How its messages are written.
+    pub format: Format,
     /// The client's address.
     pub address: IpAddr,
     /// The channel of the endpoint, and what it subscribes to by itself.
@@ -68,7 +69,7 @@ pub struct Session {
     sleep: Pin<Box<Sleep>>,
     /// Messages on their way from the outbox to the socket.
     outgoing: VecDeque<Message>,
-    taken: Vec<Message>,
+    taken: Vec<Outgoing>,
     unflushed: bool,
     /// How many requests were handed to the engine, and how many of them it has answered.
     asked: u64,
@@ -81,10 +82,10 @@ impl Session {
     #[must_use]
     pub fn new(opened: Opened, gate: Arc<Gate>, engine: PollSender<Command>) -> Self {
         let now = clock::instant();
-        let outbox = Arc::new(Outbox::default());
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
-        let Opened { id, socket, address, endpoint, token } = opened;
+        let Opened { id, socket, format, address, endpoint, token } = opened;
+        let outbox = Arc::new(Outbox::new(format));
         let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
         let mut session = Self {
             socket,
@@ -158,7 +159,7 @@ impl Session {
         match self.timing.due(now) {
             Some(Due::Ping) => self.outgoing.push_back(Message::Ping(Default::default())),
             Some(Due::TokenExpires(expires_at)) => {
-                self.outbox.push(to_message(&Response::AuthExpiring { expires_at }));
+                self.outbox.push(&Response::AuthExpiring { expires_at });
             }
             Some(Due::End(code, reason)) => self.begin_close(code, reason),
             None => {}
@@ -245,7 +246,7 @@ impl Session {
                 self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
             moved |= answered != self.answered;
             self.answered = answered;
-            self.outgoing.extend(self.taken.drain(..));
+            pack(self.taken.drain(..), self.outbox.format(), &mut self.outgoing);
             if more {
                 self.commands.push_back(Command::Drained(self.requests.id()));
                 moved = true;
@@ -283,8 +284,10 @@ impl Session {
             return Ok(true);
         }
         match message {
-            Message::Text(text) => self.requests.receive(text.as_str()),
-            Message::Binary(_) => self.requests.receive_binary(),
+            Message::Text(_) | Message::Binary(_) => self.requests.receive(&message),
+            // Those over the rate are not handled, but a ping is answered: the codec does so before
+            // it shows the ping, keeps one pong at most, and cannot be told not to. The limit of
+            // messages that may be dropped bounds it.
             Message::Ping(_) | Message::Pong(_) => {
                 if let Some((code, reason)) = self.requests.count_control(now) {
                     self.begin_close(code, &reason);

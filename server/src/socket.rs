@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::{Sink, Stream as _};
@@ -13,12 +13,18 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        self, Error, Message,
+        self, Error,
         error::CapacityError,
         protocol::{CloseFrame, Role, WebSocketConfig},
     },
 };
 use valtronics_protocol::close::CloseCode;
+
+/// What a connection carries. It is the codec's own type, so that a message for thousands of
+/// connections is encoded once and shared by all of them; nobody names it but through here.
+pub use tungstenite::Message;
+/// What the handshake answers to a client's key (RFC 6455, section 4.2.2).
+pub use tungstenite::handshake::derive_accept_key as accept_key;
 
 /// What a connection runs on.
 pub type Stream = TcpStream;
@@ -44,13 +50,17 @@ impl SocketConfig {
 
 /// How much is written at once: enough to make system calls cheap.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
-/// What may wait inside of the codec: the largest message, and room so that a pong always fits. A
-/// client that pings and never reads costs no more than this.
+/// What may wait inside of the codec: the largest message and some pongs. A client that pings and
+/// never reads costs no more than this.
 const MAX_WRITE_BUFFER_BYTES: usize = 320 * 1024;
 
 /// A WebSocket connection in the role of the server.
 #[derive(Debug)]
-pub struct Socket(WebSocketStream<Stream>);
+pub struct Socket {
+    codec: WebSocketStream<Stream>,
+    /// What did not fit, since pongs have filled the codec's buffer: it goes out after them.
+    held: Option<Message>,
+}
 
 /// Why a connection cannot go on.
 #[derive(Debug)]
@@ -72,12 +82,12 @@ impl Socket {
             .max_frame_size(Some(config.max_message_bytes));
         let socket =
             WebSocketStream::from_partially_read(stream, already_read, Role::Server, Some(config));
-        Self(socket.await)
+        Self { codec: socket.await, held: None }
     }
 
     /// Reads the next message, control frames included; `None` at the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Broken>> {
-        Pin::new(&mut self.0).poll_next(cx).map(|next| match next {
+        Pin::new(&mut self.codec).poll_next(cx).map(|next| match next {
             Some(Ok(message)) => Ok(message),
             Some(Err(error)) => Err(broken(&error)),
             None => Err(Broken::Gone),
@@ -86,17 +96,29 @@ impl Socket {
 
     /// Waits until a message can be handed over.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Pin::new(&mut self.0).poll_ready(cx).map_err(|error| broken(&error))
+        if self.held.is_some() {
+            let flushed = ready!(Pin::new(&mut self.codec).poll_flush(cx));
+            flushed.map_err(|error| broken(&error))?;
+            if let Some(message) = self.held.take() {
+                self.start_send(message)?;
+            }
+        }
+        Pin::new(&mut self.codec).poll_ready(cx).map_err(|error| broken(&error))
     }
 
     /// Hands a message over; it goes out with the next flush.
     pub fn start_send(&mut self, message: Message) -> Result<(), Broken> {
-        Pin::new(&mut self.0).start_send(message).map_err(|error| broken(&error))
+        match Pin::new(&mut self.codec).start_send(message) {
+            Err(Error::WriteBufferFull(message)) => self.held = Some(*message),
+            sent => sent.map_err(|error| broken(&error))?,
+        }
+        Ok(())
     }
 
     /// Writes out what was handed over.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Pin::new(&mut self.0).poll_flush(cx).map_err(|error| broken(&error))
+        ready!(self.poll_ready(cx))?;
+        Pin::new(&mut self.codec).poll_flush(cx).map_err(|error| broken(&error))
     }
 
     /// Reads the next message.

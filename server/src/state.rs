@@ -26,7 +26,7 @@ use crate::{
 
 mod event_log;
 
-pub use event_log::{EventLog, LoggedEvent, RING, encode, to_message};
+pub use event_log::{EventLog, LoggedEvent, RING, encode};
 
 /// Everything that is known.
 #[derive(Debug)]

@@ -10,8 +10,12 @@ const SECRETIVE: [&str; 4] = ["tungstenite", "tokio_tungstenite", "hyper", "h2"]
 
 /// Starts logging.
 pub fn init() {
-    let mut filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    // What names a part of such a library would count before what we say about all of it.
+    let secretive = |directive: &&str| SECRETIVE.iter().any(|name| directive.starts_with(name));
+    let wanted: Vec<&str> = wanted.split(',').map(str::trim).filter(|d| !secretive(d)).collect();
+    let builder = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let mut filter = builder.parse_lossy(wanted.join(","));
     for target in SECRETIVE {
         let directive = format!("{target}=info").parse().expect("this is a directive");
         filter = filter.add_directive(directive);

@@ -14,11 +14,11 @@ use std::{
 };
 
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 use valtronics_protocol::{
     close::CloseCode,
     error::ErrorCode,
+    format::Format,
     uplink::{Ack, MAX_FRAME_BYTES, Refusal, ServerMessage, Welcome},
 };
 
@@ -27,9 +27,9 @@ use crate::{
     clock,
     engine::{EngineHandle, Input, OpenRequest, Opened},
     ingest::{Batch, OpenQueue, Ticket},
+    message::to_message,
     session::Gate,
-    socket::{Broken, Socket, close_message},
-    state::to_message,
+    socket::{Broken, Message, Socket, close_message},
     store_task::StoreHandle,
     timing::{Due, Timing},
 };
@@ -176,7 +176,7 @@ impl Uplink {
             window: ours.then_some(WINDOW_BYTES as u64),
             ..Welcome::default()
         };
-        self.socket.send(to_message(&ServerMessage::AuthResponse(welcome))).await?;
+        self.socket.send(to_message(&ServerMessage::AuthResponse(welcome), Format::Json)).await?;
         if let Some(name) = &admitted.gateway {
             let (sub, name) = (Arc::clone(&admitted.claims.sub), Arc::clone(name));
             let here = Input::Gateway { sub, name, connected: true };
@@ -209,7 +209,7 @@ impl Uplink {
             End::Gone => None,
         };
         let refusal = ServerMessage::AuthResponse(Welcome { message, ..refusal });
-        self.socket.send(to_message(&refusal)).await?;
+        self.socket.send(to_message(&refusal, Format::Json)).await?;
         Err(end)
     }
 
@@ -270,13 +270,13 @@ impl Uplink {
         if acks.deadline(now).is_some_and(|at| at <= now)
             && let Some(ack) = acks.take(now)
         {
-            self.socket.send(to_message(&ServerMessage::Ack(ack))).await?;
+            self.socket.send(to_message(&ServerMessage::Ack(ack), Format::Json)).await?;
         }
         let message = match timing.due(now) {
             None => return Ok(()),
             Some(Due::Ping) => Message::Ping(Default::default()),
             Some(Due::TokenExpires(expires_at)) => {
-                to_message(&ServerMessage::AuthExpiring { expires_at })
+                to_message(&ServerMessage::AuthExpiring { expires_at }, Format::Json)
             }
             Some(Due::End(code, why)) => return Err(End::Close(code, why.into())),
         };
@@ -318,7 +318,7 @@ impl Uplink {
 
 /// Makes the answer to a message that was refused.
 fn refusal(error: ErrorCode, message: impl Into<String>, seq: Option<u64>) -> Message {
-    to_message(&ServerMessage::Error(Refusal { error, message: message.into(), seq }))
+    to_message(&ServerMessage::Error(Refusal { error, message: message.into(), seq }), Format::Json)
 }
 
 /// Makes the ticket of a batch that reaches these numbers.

@@ -2,4 +2,5 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds something else has failed")]
 
+mod cbor;
 mod original;

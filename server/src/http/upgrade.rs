@@ -11,9 +11,9 @@ use axum::{
 use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value as Json};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use valtronics_protocol::{
     filter::{self, Channel},
+    format::Format,
     request::Subscribe,
     uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
 };
@@ -22,12 +22,9 @@ use super::{Api, Peer, auth::bearer, error::ApiError};
 use crate::{
     clock, origin,
     session::{Opened, Session},
-    socket::{Socket, SocketConfig, Stream},
+    socket::{Socket, SocketConfig, Stream, accept_key},
     uplink::{Dialect, Uplink},
 };
-
-/// The subprotocol of subscribers in JSON; none means the same.
-const SUBPROTOCOL_SUBSCRIBER: &str = "valtronics.v1.json";
 
 pub(super) async fn all_channels(
     State(api): State<Api>,
@@ -125,13 +122,12 @@ fn subscriber(
     let key = websocket_key(request.headers())?;
     check_origin(api, request.headers())?;
     let offered = offered_protocols(request.headers());
-    let protocol = match offered.as_slice() {
-        [] => None,
-        offered if offered.iter().any(|name| name == SUBPROTOCOL_SUBSCRIBER) => {
-            Some(SUBPROTOCOL_SUBSCRIBER)
-        }
-        _ => return Err(unknown_protocol(SUBPROTOCOL_SUBSCRIBER)),
-    };
+    // Of several the client likes the first best (RFC 6455, section 4.1).
+    let chosen = offered.iter().find_map(|name| Format::of_subprotocol(name));
+    if chosen.is_none() && !offered.is_empty() {
+        return Err(unknown_protocol(&Format::ALL.map(Format::subprotocol).join(" and ")));
+    }
+    let format = chosen.unwrap_or_default();
     admit(api, peer)?;
     let token = bearer(request.headers()).map(str::to_owned);
     let (api, id) = (api.clone(), api.new_session());
@@ -139,13 +135,13 @@ fn subscriber(
         let api = api.clone();
         move |stream, already_read| async move {
             let socket = Socket::new(stream, already_read, SocketConfig::SUBSCRIBER).await;
-            let opened = Opened { id, socket, address: peer.0, endpoint, token };
+            let opened = Opened { id, socket, format, address: peer.0, endpoint, token };
             let session = Session::new(opened, Arc::clone(&api.gate), api.engine.commands());
             // A task keeps the size of its largest state: the session gets one of its own.
             api.connections.spawn(session.run());
         }
     };
-    switch(&api, request, &key, protocol, serve)
+    switch(&api, request, &key, chosen.map(Format::subprotocol), serve)
 }
 
 pub(super) async fn uplink(
@@ -187,7 +183,7 @@ fn admit(api: &Api, peer: Peer) -> Result<(), ApiError> {
 }
 
 fn unknown_protocol(known: &str) -> ApiError {
-    ApiError::bad_request(format!("of the subprotocols only {known} is known, or none"))
+    ApiError::bad_request(format!("of the subprotocols the server knows {known} here, or none"))
 }
 
 /// Checks that a request asks for the upgrade; returns its key.
@@ -260,7 +256,7 @@ where
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let accept = derive_accept_key(key.as_bytes());
+    let accept = accept_key(key.as_bytes());
     let accept = accept.parse().map_err(|_| ApiError::bad_request("Sec-WebSocket-Key is odd"))?;
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(protocol) = protocol {

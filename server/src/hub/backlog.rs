@@ -26,7 +26,7 @@ use super::{
 use crate::{
     commit::MetricIndex,
     outbox::{TelemetryFrame, URGENT_BYTES},
-    state::{State, to_message},
+    state::State,
 };
 
 /// What is owed to one connection.
@@ -77,7 +77,7 @@ impl Backlog {
 impl Subscriber {
     /// Remembers a frame as changes: the connection reads too slowly for it.
     pub(super) fn conflate(&mut self, frame: &TelemetryFrame) {
-        for waiting in self.outbox.conflate() {
+        for (waiting, _) in self.outbox.conflate() {
             self.backlog.change(waiting.device, &waiting.metrics);
         }
         self.backlog.change(frame.device, &frame.metrics);
@@ -115,7 +115,7 @@ impl Subscriber {
         let system = (Channel::System, std::mem::take(&mut backlog.merged_system));
         for (channel, dropped) in [telemetry, system] {
             if dropped > 0 {
-                self.outbox.push(to_message(&Event::Lagged(Lagged { channel, dropped })));
+                self.outbox.push(&Event::Lagged(Lagged { channel, dropped }));
             }
         }
     }
@@ -158,7 +158,7 @@ impl Subscriber {
         let indices = (0..).map(MetricIndex).take(device.metrics.len());
         let values = newest(device, indices);
         for frame in projections.encode(subscription.projection, device, &values, Mark::Snapshot) {
-            self.outbox.push_behind(frame.message.clone());
+            self.outbox.push_behind(frame.message.clone(), subscription.packing);
         }
     }
 
@@ -173,7 +173,7 @@ impl Subscriber {
         {
             let values = newest(device, metrics.iter());
             for frame in projections.encode(subscription.projection, device, &values, Mark::Live) {
-                self.outbox.push(frame.message.clone());
+                self.outbox.push_update(frame.message.clone(), subscription.packing);
             }
         }
         if self.backlog.changed.is_empty() {

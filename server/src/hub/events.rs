@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::Message;
 use valtronics_protocol::{
     close::CloseCode,
     filter::{Channel, Filters, Options},
+    format::Format,
     id::{AlertId, DeviceId, Seq},
     time::UnixMillis,
 };
@@ -22,7 +22,9 @@ use super::{
 };
 use crate::{
     commit::CommittedEvent,
+    message::Packing,
     outbox::{Close, URGENT_BYTES},
+    socket::Message,
     state::{EventLog, State, encode},
 };
 
@@ -154,9 +156,11 @@ impl Subscriber {
                 None => owed.end_walk(log.last()),
                 Some((id, event)) => {
                     walk.note(id, log.last());
-                    let event = event.filter(|event| self.wants(channel, event, state));
-                    if let Some(event) = event {
-                        self.outbox.push_event(encode(&event, true));
+                    if let Some(event) = event
+                        && let Some(subscription) = self.wants(channel, &event, state)
+                    {
+                        let message = encode(&event, true, self.outbox.format());
+                        self.outbox.push_event(message, subscription.packing);
                     }
                 }
             }
@@ -166,7 +170,7 @@ impl Subscriber {
         let Some(logged) = next else {
             return false;
         };
-        self.tell(channel, &logged.event, || logged.message(), state, now);
+        self.tell(channel, &logged.event, |format| logged.message(format), state, now);
         true
     }
 
@@ -175,7 +179,7 @@ impl Subscriber {
         &mut self,
         channel: Channel,
         event: &CommittedEvent,
-        message: impl FnOnce() -> Message,
+        message: impl FnOnce(Format) -> Message,
         state: &State,
         now: UnixMillis,
     ) {
@@ -185,11 +189,12 @@ impl Subscriber {
         let seen = owed.walked.iter().any(|walk| walk.has_shown(device, id, seq));
         owed.walked.retain(|walk| walk.reaches_beyond(seq));
         (owed.position, owed.moved_at) = (Some(seq), now);
-        let asked_for = |keyed: &Keyed<EventSubscription>| {
-            keyed.for_device(device).is_some_and(|subscription| subscription.follows(seq))
-        };
-        if !seen && asked_for(self.keyed(channel)) && self.wants(channel, event, state) {
-            self.outbox.push_event(message());
+        let wanted = self.wants(channel, event, state).filter(|subscription| {
+            // What a snapshot has shown, or was not asked for, is passed over.
+            !seen && subscription.follows(seq)
+        });
+        if let Some(subscription) = wanted {
+            self.outbox.push_event(message(self.outbox.format()), subscription.packing);
         }
     }
 
@@ -218,7 +223,7 @@ impl Subscriber {
             if self.outbox.urgent_bytes() >= URGENT_BYTES {
                 break;
             }
-            self.tell(channel, event, || encode(event, false), state, now);
+            self.tell(channel, event, |format| encode(event, false, format), state, now);
         }
     }
 
@@ -226,11 +231,16 @@ impl Subscriber {
         if channel == Channel::Alerts { &self.alerts } else { &self.status }
     }
 
-    fn wants(&self, channel: Channel, event: &CommittedEvent, state: &State) -> bool {
+    /// Finds the subscription that wants an event.
+    fn wants(
+        &self,
+        channel: Channel,
+        event: &CommittedEvent,
+        state: &State,
+    ) -> Option<&EventSubscription> {
         let (device, _) = about(event);
-        let subscription = self.keyed(channel).for_device(device);
-        subscription.is_some_and(|subscription| subscription.wants(event))
-            && state.device(device).is_some_and(|device| self.may_see(device))
+        let subscription = self.keyed(channel).for_device(device).filter(|s| s.wants(event))?;
+        self.may_see(state.device(device)?).then_some(subscription)
     }
 }
 
@@ -294,7 +304,10 @@ impl Hub {
             // What was owed to the subscription that counted so far stays owed.
             let before = key.map_or_else(|| keyed.get(None), |device| keyed.for_device(device));
             let after = since.or(before.map(EventSubscription::after)).unwrap_or(last);
-            keyed.insert(key, EventSubscription::new(Arc::clone(&filters), after));
+            keyed.insert(
+                key,
+                EventSubscription::new(Arc::clone(&filters), after, Packing::of(options)),
+            );
         }
     }
 

@@ -1,22 +1,43 @@
 //! From a device to those who get its telemetry.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use foldhash::fast::RandomState;
 use valtronics_protocol::id::DeviceId;
 
 use super::{SessionId, projection::ProjectionId};
-use crate::outbox::Outbox;
+use crate::{
+    message::Packing,
+    outbox::{Outbox, Pushed, TelemetryFrame},
+};
 
 /// Somebody who gets something.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) session: SessionId,
     pub(super) projection: ProjectionId,
+    pub(super) packing: Packing,
     pub(super) outbox: Arc<Outbox>,
     /// The devices for which the session has keys of their own, sorted: for these, its key of all
     /// devices does not count.
     pub(super) own: Option<Arc<[DeviceId]>>,
+}
+
+impl Target {
+    /// Adds readings to what waits for the session, as [`Outbox::push_telemetry`] does.
+    pub(super) fn push(
+        &self,
+        frame: &Arc<TelemetryFrame>,
+        limit_bytes: usize,
+        now: Instant,
+        coalesce: Duration,
+    ) -> Pushed {
+        self.outbox.push_telemetry(frame, self.packing, limit_bytes, now, coalesce)
+    }
 }
 
 /// Who gets the telemetry of which device.

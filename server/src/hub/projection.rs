@@ -5,15 +5,12 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use valtronics_protocol::{
     event::{Event, MetricValue, Telemetry, TelemetryUpdate},
     filter::{Channel, MetricPattern},
+    format::Format,
     time::UnixMillis,
     value::Value,
 };
 
-use crate::{
-    commit::MetricIndex,
-    outbox::TelemetryFrame,
-    state::{Device, to_message},
-};
+use crate::{commit::MetricIndex, message::to_message, outbox::TelemetryFrame, state::Device};
 
 /// The most bytes of one message: Python's client takes 1 MiB by default (WebSocket API, section 5).
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
@@ -26,15 +23,16 @@ pub struct ProjectionId(u32);
 #[derive(Debug, Default)]
 pub struct Projections {
     known: Vec<Projection>,
-    by_patterns: HashMap<Vec<MetricPattern>, ProjectionId>,
+    by_content: HashMap<(Vec<MetricPattern>, Format), ProjectionId>,
     /// Places of `known` that nobody uses.
     free: Vec<ProjectionId>,
 }
 
-/// Which metrics; all when there is no pattern.
+/// Which metrics, all when there is no pattern; and how they are written.
 #[derive(Debug, Default)]
 struct Projection {
     patterns: Vec<MetricPattern>,
+    format: Format,
     users: usize,
 }
 
@@ -61,18 +59,21 @@ pub enum Mark {
 }
 
 impl Projections {
-    /// Finds or makes the projection of these patterns (sorted, each once), and counts its user.
-    pub fn acquire(&mut self, patterns: Vec<MetricPattern>) -> ProjectionId {
-        let id = self.by_patterns.get(&patterns).copied().or_else(|| self.free.pop());
+    /// Finds or makes the projection of these patterns (sorted, each once) in this format, and counts
+    /// its user.
+    pub fn acquire(&mut self, patterns: Vec<MetricPattern>, format: Format) -> ProjectionId {
+        let content = (patterns, format);
+        let id = self.by_content.get(&content).copied().or_else(|| self.free.pop());
         let id = id.unwrap_or_else(|| {
             self.known.push(Projection::default());
             ProjectionId(u32::try_from(self.known.len() - 1).expect("limited by connections"))
         });
         if let Some(projection) = self.known.get_mut(id.0 as usize) {
             projection.users += 1;
-            projection.patterns.clone_from(&patterns);
+            projection.patterns.clone_from(&content.0);
+            projection.format = format;
         }
-        self.by_patterns.insert(patterns, id);
+        self.by_content.insert(content, id);
         id
     }
 
@@ -81,7 +82,8 @@ impl Projections {
         if let Some(projection) = self.known.get_mut(id.0 as usize) {
             projection.users -= 1;
             if projection.users == 0 {
-                self.by_patterns.remove(&projection.patterns);
+                let patterns = std::mem::take(&mut projection.patterns);
+                self.by_content.remove(&(patterns, projection.format));
                 self.free.push(id);
             }
         }
@@ -102,20 +104,15 @@ impl Projections {
         mark: Mark,
     ) -> Vec<Arc<TelemetryFrame>> {
         let mut frames = Vec::with_capacity(1);
-        let shown: Vec<Change<'a>> = match self.known.get(id.0 as usize) {
-            Some(projection) if !projection.patterns.is_empty() => changes
-                .iter()
-                .filter(|change| {
-                    device
-                        .metric(change.metric)
-                        .is_some_and(|metric| projection.covers(&metric.name))
-                })
-                .copied()
-                .collect(),
-            Some(_) | None => changes.to_vec(),
+        let Some(projection) = self.known.get(id.0 as usize) else {
+            return frames;
         };
+        let covered = |change: &&Change<'a>| {
+            device.metric(change.metric).is_some_and(|metric| projection.covers(&metric.name))
+        };
+        let shown: Vec<Change<'a>> = changes.iter().filter(covered).copied().collect();
         if !shown.is_empty() {
-            encode_split(device, &shown, mark, &mut frames);
+            encode_split(device, &shown, mark, projection.format, &mut frames);
         }
         frames
     }
@@ -161,6 +158,7 @@ fn encode_split<'a>(
     device: &'a Device,
     changes: &[Change<'a>],
     mark: Mark,
+    format: Format,
     frames: &mut Vec<Arc<TelemetryFrame>>,
 ) {
     let entry = |change: Change<'a>| {
@@ -173,17 +171,18 @@ fn encode_split<'a>(
         };
         (Cow::Borrowed(name), value)
     };
-    let message = to_message(&Event::TelemetryUpdate(TelemetryUpdate {
+    let update = Event::TelemetryUpdate(TelemetryUpdate {
         channel: Channel::Telemetry,
         device_id: device.id(),
         telemetry: Telemetry(changes.iter().copied().map(entry).collect()),
         snapshot: mark == Mark::Snapshot,
         historical: mark == Mark::Historical,
-    }));
+    });
+    let message = to_message(&update, format);
     if message.len() > MAX_MESSAGE_BYTES && changes.len() > 1 {
         let (first, rest) = changes.split_at(changes.len() / 2);
-        encode_split(device, first, mark, frames);
-        encode_split(device, rest, mark, frames);
+        encode_split(device, first, mark, format, frames);
+        encode_split(device, rest, mark, format, frames);
         return;
     }
     let metrics = changes.iter().map(|change| change.metric).collect();

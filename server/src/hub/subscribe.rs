@@ -15,13 +15,13 @@ use super::{
     Hub, SessionId, Subscriber,
     events::log_of,
     index::{Index, Target},
-    projection::ProjectionId,
     subscription::{Key, TelemetrySubscription},
     throttle::Throttles,
 };
 use crate::{
     auth::Claims,
-    state::{Device, EventLog, State, to_message},
+    message::Packing,
+    state::{Device, EventLog, State},
 };
 
 impl Hub {
@@ -76,7 +76,7 @@ impl Hub {
             };
             self.remove(session, channel, Some(&[key]));
             if let Some(subscriber) = self.subscribers.get(&session) {
-                subscriber.outbox.push(to_message(&Response::SubscribeResponse(response)));
+                subscriber.outbox.push(&Response::SubscribeResponse(response));
             }
         }
         // What stays may be narrower now: the index is made anew from the grant.
@@ -99,7 +99,7 @@ impl Hub {
             let channel = Some(request.channel.as_str().to_owned());
             let failure = Failure { channel, id, ..failure };
             let response = SubscribeResponse { failure: Some(failure), ..Default::default() };
-            subscriber.outbox.answer(to_message(&Response::SubscribeResponse(response)));
+            subscriber.outbox.answer(&Response::SubscribeResponse(response));
             return;
         }
         let Subscribe { channel, filters, options } = request;
@@ -119,14 +119,14 @@ impl Hub {
             failure: None,
             id,
         };
-        subscriber.outbox.answer(to_message(&Response::SubscribeResponse(response)));
+        subscriber.outbox.answer(&Response::SubscribeResponse(response));
         match channel {
             Channel::Telemetry => self.subscribe_telemetry(session, &filters, &options, state),
             Channel::Alerts | Channel::Devices => {
                 let since = options.since.filter(|_| resumed);
                 self.subscribe_events(session, channel, filters, &options, since, (state, now));
             }
-            Channel::System => self.subscribe_system(session, &filters, now),
+            Channel::System => self.subscribe_system(session, &filters, &options, now),
         }
         self.pump(session, state, now);
     }
@@ -187,13 +187,18 @@ impl Hub {
         options: &Options,
         state: &State,
     ) {
+        let Some(subscriber) = self.subscribers.get(&session) else {
+            return;
+        };
+        let format = subscriber.outbox.format();
         let keys = keys_of(filters.device_id.as_deref());
         self.remove_telemetry(session, Some(&keys));
         for key in keys {
             let subscription = TelemetrySubscription {
-                projection: self.projections.acquire(filters.metric_patterns()),
+                projection: self.projections.acquire(filters.metric_patterns(), format),
                 frequency: filters.frequency(),
                 historical: options.historical,
+                packing: Packing::of(options),
             };
             if let Some(subscriber) = self.subscribers.get_mut(&session) {
                 subscriber.telemetry.insert(key, subscription);
@@ -229,7 +234,7 @@ impl Hub {
             failure: None,
             id,
         };
-        subscriber.outbox.answer(to_message(&Response::UnsubscribeResponse(response)));
+        subscriber.outbox.answer(&Response::UnsubscribeResponse(response));
     }
 
     /// Removes these keys, or the whole channel.
@@ -306,7 +311,7 @@ impl Hub {
                 key => vec![key],
             };
             for key in keys {
-                let target = subscriber.target(session, subscription.projection, own.clone());
+                let target = subscriber.target(session, subscription, own.clone());
                 let ways = (&mut self.live, &mut self.historical, &mut self.throttles);
                 index(ways, key, target, subscription);
             }
@@ -322,7 +327,7 @@ impl Hub {
                 continue;
             };
             if subscriber.may_see(device) {
-                let target = subscriber.target(*session, all.projection, None);
+                let target = subscriber.target(*session, all, None);
                 let ways = (&mut self.live, &mut self.historical, &mut self.throttles);
                 index(ways, key, target, all);
             }
@@ -334,10 +339,11 @@ impl Subscriber {
     fn target(
         &self,
         session: SessionId,
-        projection: ProjectionId,
+        subscription: &TelemetrySubscription,
         own: Option<Arc<[DeviceId]>>,
     ) -> Target {
-        Target { session, projection, outbox: Arc::clone(&self.outbox), own }
+        let TelemetrySubscription { projection, packing, .. } = *subscription;
+        Target { session, projection, packing, outbox: Arc::clone(&self.outbox), own }
     }
 }
 

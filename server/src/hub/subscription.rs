@@ -10,7 +10,7 @@ use valtronics_protocol::{
 };
 
 use super::projection::ProjectionId;
-use crate::commit::CommittedEvent;
+use crate::{commit::CommittedEvent, message::Packing};
 
 /// A key: one device, or all of them.
 pub(super) type Key = Option<DeviceId>;
@@ -74,6 +74,7 @@ pub(super) struct TelemetrySubscription {
     pub(super) projection: ProjectionId,
     pub(super) frequency: Frequency,
     pub(super) historical: bool,
+    pub(super) packing: Packing,
 }
 
 /// A subscription to alerts or to status changes.
@@ -82,11 +83,12 @@ pub(super) struct EventSubscription {
     filters: Arc<Filters>,
     /// Only what comes after this position was asked for.
     after: Seq,
+    pub(super) packing: Packing,
 }
 
 impl EventSubscription {
-    pub(super) fn new(filters: Arc<Filters>, after: Seq) -> Self {
-        Self { filters, after }
+    pub(super) fn new(filters: Arc<Filters>, after: Seq, packing: Packing) -> Self {
+        Self { filters, after, packing }
     }
 
     /// Returns the position after which it begins.
@@ -130,5 +132,6 @@ impl EventSubscription {
 pub(super) struct SystemSubscription {
     pub(super) metrics: Vec<SystemMetric>,
     pub(super) period: Duration,
+    pub(super) packing: Packing,
     pub(super) due_at: UnixMillis,
 }

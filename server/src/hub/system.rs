@@ -2,13 +2,13 @@
 
 use valtronics_protocol::{
     event::{Event, SystemMetrics, SystemStatusUpdate},
-    filter::{Channel, Filters, SystemMetric},
+    filter::{Channel, Filters, Options, SystemMetric},
     time::UnixMillis,
     value::Value,
 };
 
 use super::{Hub, SessionId, subscription::SystemSubscription};
-use crate::state::to_message;
+use crate::message::Packing;
 
 /// The figures of one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -36,12 +36,14 @@ impl Hub {
         &mut self,
         session: SessionId,
         filters: &Filters,
+        options: &Options,
         now: UnixMillis,
     ) {
         if let Some(subscriber) = self.subscribers.get_mut(&session) {
             subscriber.system = Some(SystemSubscription {
                 metrics: filters.system_metrics(),
                 period: filters.system_period(),
+                packing: Packing::of(options),
                 due_at: now,
             });
         }
@@ -67,12 +69,12 @@ impl Hub {
             let next = subscription.due_at.plus(subscription.period);
             subscription.due_at = if next > now { next } else { now.plus(subscription.period) };
             let figures = |metric: &SystemMetric| (*metric, sample.figure(*metric, connections));
-            let message = to_message(&Event::SystemStatusUpdate(SystemStatusUpdate {
+            let update = Event::SystemStatusUpdate(SystemStatusUpdate {
                 channel: Channel::System,
                 metrics: SystemMetrics(subscription.metrics.iter().map(figures).collect()),
                 timestamp: now,
-            }));
-            if subscriber.outbox.push_system(message) {
+            });
+            if subscriber.outbox.push_system(&update, subscription.packing) {
                 subscriber.backlog.merged_system += 1;
             }
         }

@@ -14,6 +14,7 @@ use valtronics_protocol::{
 use super::*;
 use crate::{
     commit::{CommittedEvent, RegisteredDevice, RegisteredMetric, RegistryChange},
+    message::Outgoing,
     state::EventLog,
 };
 
@@ -129,9 +130,8 @@ impl World {
             let now = self.now();
             self.hub.drained(SessionId(session), &self.state, now);
         }
-        let parse = |message: &tokio_tungstenite::tungstenite::Message| {
-            serde_json::from_str(message.to_text().unwrap()).unwrap()
-        };
+        let parse =
+            |taken: &Outgoing| serde_json::from_str(taken.message.to_text().unwrap()).unwrap();
         messages.iter().map(parse).collect()
     }
 

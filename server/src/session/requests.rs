@@ -10,6 +10,7 @@ use std::{
 use valtronics_protocol::{
     close::CloseCode,
     error::{ErrorCode, TokenFault},
+    format::Format,
     request::{self, Kind, Message, MessageLimits, Request},
     response::{AuthResponse, Failure, Pong, Response},
     time::UnixMillis,
@@ -22,7 +23,7 @@ use crate::{
     hub::SessionId,
     limits::{Admission, Refused, TokenBucket},
     outbox::Outbox,
-    state::to_message,
+    socket::Message as Frame,
 };
 
 /// What every connection shares at the door.
@@ -167,20 +168,16 @@ impl Requests {
         });
     }
 
-    /// Takes in a text frame.
-    pub(super) fn receive(&mut self, frame: &str) {
-        self.waiting.extend(request::parse(frame, &self.limits.message));
-    }
-
-    /// Takes in a binary frame: this format has none.
-    pub(super) fn receive_binary(&mut self) {
-        let why = "a binary frame is not JSON: send text frames";
-        self.waiting.push_back(Message {
-            id: None,
-            kind: Kind::Other,
-            channel: None,
-            request: Err((ErrorCode::InvalidJson, why.into())),
-        });
+    /// Takes in a frame.
+    pub(super) fn receive(&mut self, frame: &Frame) {
+        let limits = &self.limits.message;
+        match (self.outbox.format(), frame) {
+            (Format::Json, Frame::Text(text)) => self.waiting.extend(request::parse(text, limits)),
+            (Format::Cbor, Frame::Binary(bytes)) => {
+                self.waiting.extend(request::parse_cbor(bytes, limits));
+            }
+            (format, _) => self.waiting.push_back(request::misplaced(format)),
+        }
     }
 
     /// Counts a control frame; says why to end, if it is one too many.
@@ -221,7 +218,7 @@ impl Requests {
             Request::Auth(token) => return self.authenticate(&message, token),
             Request::Ping { timestamp } => {
                 let pong = Pong { timestamp, server_time: clock::now(), id: message.id };
-                self.outbox.push(to_message(&Response::Pong(pong)));
+                self.outbox.push(&Response::Pong(pong));
             }
             _ if self.claims.is_none() => {
                 let why = "authenticate first: {\"type\":\"auth\",\"token\":\"...\"}";
@@ -260,7 +257,7 @@ impl Requests {
     fn fail(&self, message: &Message, failure: Failure) {
         let failure =
             Failure { channel: message.channel.clone(), id: message.id.clone(), ..failure };
-        self.outbox.push(to_message(&Response::failed(message.kind, failure)));
+        self.outbox.push(&Response::failed(message.kind, failure));
     }
 
     fn authenticate(&mut self, message: &Message, token: Result<String, TokenFault>) -> Step {
@@ -301,7 +298,7 @@ impl Requests {
             failure: None,
             id: message.id.clone(),
         };
-        self.outbox.push(to_message(&Response::AuthResponse(response)));
+        self.outbox.push(&Response::AuthResponse(response));
         let expires_at = claims.expires_at;
         self.claims = Some(claims);
         Step::Authenticated { expires_at }

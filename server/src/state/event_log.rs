@@ -6,12 +6,12 @@
 
 use std::{cell::OnceCell, collections::VecDeque};
 
-use tokio_tungstenite::tungstenite::Message;
-use valtronics_protocol::{event::Event, id::Seq, time::UnixMillis};
+use valtronics_protocol::{event::Event, format::Format, id::Seq, time::UnixMillis};
 
-use crate::commit::CommittedEvent;
+use crate::{commit::CommittedEvent, message::to_message, socket::Message};
 
-/// How many events of a channel are at hand: hours of a busy site in about 5 MiB.
+/// How many events of a channel are at hand: hours of a busy site in about 5 MiB for each format that
+/// somebody wants.
 pub const RING: usize = 16_384;
 
 /// The newest events of one channel.
@@ -30,7 +30,8 @@ pub struct LoggedEvent {
     pub event: CommittedEvent,
     /// When it was committed, or the server started.
     pub logged_at: UnixMillis,
-    message: OnceCell<Message>,
+    json: OnceCell<Message>,
+    cbor: OnceCell<Message>,
 }
 
 impl EventLog {
@@ -53,7 +54,8 @@ impl EventLog {
         if self.events.len() >= self.capacity {
             self.events.pop_front();
         }
-        self.events.push_back(LoggedEvent { event, logged_at: now, message: OnceCell::new() });
+        let (json, cbor) = (OnceCell::new(), OnceCell::new());
+        self.events.push_back(LoggedEvent { event, logged_at: now, json, cbor });
     }
 
     /// Returns the position of the newest event.
@@ -96,15 +98,19 @@ impl EventLog {
 }
 
 impl LoggedEvent {
-    /// Returns the event as a message, encoded once.
-    pub fn message(&self) -> Message {
-        self.message.get_or_init(|| encode(&self.event, false)).clone()
+    /// Returns the event as a message, encoded once in each format that somebody wants.
+    pub fn message(&self, format: Format) -> Message {
+        let encoded = match format {
+            Format::Json => &self.json,
+            Format::Cbor => &self.cbor,
+        };
+        encoded.get_or_init(|| encode(&self.event, false, format)).clone()
     }
 }
 
 /// Writes an event as a message.
 #[must_use]
-pub fn encode(event: &CommittedEvent, snapshot: bool) -> Message {
+pub fn encode(event: &CommittedEvent, snapshot: bool, format: Format) -> Message {
     let event = match event.clone() {
         CommittedEvent::Status(mut update) => {
             if snapshot {
@@ -124,11 +130,5 @@ pub fn encode(event: &CommittedEvent, snapshot: bool) -> Message {
             if announces { Event::Alert(alert) } else { Event::AlertUpdate(alert) }
         }
     };
-    to_message(&event)
-}
-
-/// Writes a message of ours.
-#[must_use]
-pub fn to_message(message: &impl serde::Serialize) -> Message {
-    Message::text(serde_json::to_string(message).expect("our messages have text keys only"))
+    to_message(&event, format)
 }

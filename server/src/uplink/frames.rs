@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::Message;
 use valtronics_protocol::{
     close::CloseCode,
     error::ErrorCode,
@@ -19,6 +18,7 @@ use crate::{
         names::Names,
         resolve::{merge, take, unknown},
     },
+    socket::Message,
     store_task::RegisterError,
 };
 

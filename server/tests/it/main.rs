@@ -7,10 +7,14 @@
 )]
 
 mod auth;
+mod batches;
+mod cbor;
 mod endpoints;
+mod frames;
 mod house;
 mod http;
 mod keys;
+mod logs;
 mod persistence;
 mod requests;
 mod resume;

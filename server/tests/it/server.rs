@@ -217,6 +217,16 @@ async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
 pub(crate) struct Client(WebSocketStream<TcpStream>);
 
 impl Client {
+    /// Takes over a socket whose handshake is done.
+    pub(crate) fn over(socket: WebSocketStream<TcpStream>) -> Self {
+        Self(socket)
+    }
+
+    /// Returns the next frame, whatever it is.
+    pub(crate) async fn next_frame(&mut self) -> Message {
+        self.0.next().await.expect("the connection lives").unwrap()
+    }
+
     /// Sends a message.
     pub(crate) async fn send(&mut self, message: Json) {
         self.0.send(Message::text(message.to_string())).await.unwrap();
@@ -321,6 +331,14 @@ impl Server {
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
         Client(socket)
     }
+
+    /// How much memory the server takes (`VmRSS`).
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+    }
 }
 
 impl Server {
@@ -334,13 +352,5 @@ impl Server {
         let mut client = Client(socket);
         client.authenticate(&self.token("slow", Some("admin"), None).await).await;
         client
-    }
-
-    /// How many bytes of memory the server occupies.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        let path = format!("/proc/{}/status", self.child.id().unwrap());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 }

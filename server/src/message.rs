@@ -1,0 +1,186 @@
+//! Messages of ours as frames: each in its connection's format, alone or several in a `batch`.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use valtronics_protocol::{cbor, filter::Options, format::Format};
+
+use crate::socket::Message;
+
+/// The most messages of one batch (WebSocket API, section 5).
+const BATCH_MESSAGES: usize = 50;
+/// The most bytes of one batch (the same).
+const BATCH_BYTES: usize = 64 * 1024;
+/// What a batch takes beside its messages, in either format.
+const ENVELOPE_BYTES: usize = 32;
+
+/// Whether a message may go together with others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// It is a frame of its own.
+    #[default]
+    Alone,
+    /// Where several wait, they may go as one `batch`; nothing waits for company.
+    Batch,
+}
+
+impl Packing {
+    /// Returns how messages of a subscription with these options go.
+    #[must_use]
+    pub fn of(options: &Options) -> Self {
+        if options.batch { Self::Batch } else { Self::Alone }
+    }
+}
+
+/// A message on its way to one connection.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The message.
+    pub message: Message,
+    /// Whether it may go together with others.
+    pub packing: Packing,
+}
+
+/// Writes a message of ours.
+#[must_use]
+pub fn to_message(message: &impl Serialize, format: Format) -> Message {
+    match format {
+        Format::Json => {
+            let json = serde_json::to_string(message);
+            Message::text(json.expect("our messages have text keys only"))
+        }
+        Format::Cbor => Message::binary(cbor::to_vec(message)),
+    }
+}
+
+/// Makes frames of the messages that go out together, in their order. A run of messages that may be
+/// joined becomes a batch; a single one goes as it is.
+pub fn pack(
+    messages: impl Iterator<Item = Outgoing>,
+    format: Format,
+    frames: &mut VecDeque<Message>,
+) {
+    let mut run = Run { format, messages: Vec::new(), bytes: ENVELOPE_BYTES };
+    for Outgoing { message, packing } in messages {
+        match packing {
+            Packing::Alone => {
+                run.end(frames);
+                frames.push_back(message);
+            }
+            Packing::Batch => {
+                if !run.has_room_for(&message) {
+                    run.end(frames);
+                }
+                run.add(message);
+            }
+        }
+    }
+    run.end(frames);
+}
+
+/// Messages that become one frame.
+struct Run {
+    format: Format,
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl Run {
+    fn has_room_for(&self, message: &Message) -> bool {
+        self.messages.len() < BATCH_MESSAGES && self.bytes + message.len() < BATCH_BYTES
+    }
+
+    fn add(&mut self, message: Message) {
+        // In JSON a comma follows.
+        self.bytes += message.len() + 1;
+        self.messages.push(message);
+    }
+
+    fn end(&mut self, frames: &mut VecDeque<Message>) {
+        if self.messages.len() < 2 {
+            frames.extend(self.messages.pop());
+        } else {
+            frames.push_back(self.join());
+            self.messages.clear();
+        }
+        self.bytes = ENVELOPE_BYTES;
+    }
+
+    fn join(&self) -> Message {
+        match self.format {
+            Format::Json => {
+                let messages = self.messages.iter().filter_map(|message| message.to_text().ok());
+                let messages = messages.collect::<Vec<_>>().join(",");
+                Message::text(format!(r#"{{"type":"batch","messages":[{messages}]}}"#))
+            }
+            Format::Cbor => {
+                let messages = self.messages.iter().map(|message| match message {
+                    Message::Binary(bytes) => bytes.as_ref(),
+                    _ => &[],
+                });
+                Message::binary(cbor::join(&messages.collect::<Vec<_>>()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(messages: impl IntoIterator<Item = (String, Packing)>) -> Vec<String> {
+        let messages = messages.into_iter().map(|(text, packing)| {
+            let message = Message::text(text);
+            Outgoing { message, packing }
+        });
+        let mut frames = VecDeque::new();
+        pack(messages, Format::Json, &mut frames);
+        frames.iter().map(|frame| frame.to_text().unwrap().to_owned()).collect()
+    }
+
+    fn batch(messages: &str) -> String {
+        format!(r#"{{"type":"batch","messages":[{messages}]}}"#)
+    }
+
+    #[test]
+    fn runs_are_joined_and_nothing_is_overtaken() {
+        use Packing::{Alone, Batch};
+        let messages = [
+            ("1", Batch),
+            ("2", Alone),
+            ("3", Batch),
+            ("4", Batch),
+            ("5", Alone),
+            ("6", Batch),
+            ("7", Batch),
+        ];
+        let messages = messages.map(|(text, packing)| (text.to_owned(), packing));
+        assert_eq!(frames(messages), ["1", "2", &batch("3,4"), "5", &batch("6,7")]);
+        assert_eq!(frames([]), [""; 0]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_messages_and_in_bytes() {
+        let many = |text: &str, count| vec![(text.to_owned(), Packing::Batch); count];
+        let ones = |count| batch(&vec!["1"; count].join(","));
+        assert_eq!(frames(many("1", 101)), [ones(50), ones(50), "1".to_owned()]);
+        for size in [1000, 21_000, 32_000, 33_000, 65_536, 262_144] {
+            let text = "x".repeat(size);
+            let frames = frames(many(&text, 7));
+            assert!(frames.iter().all(|frame| frame.len() <= BATCH_BYTES || *frame == text));
+            assert_eq!(frames.iter().map(|frame| frame.matches(&text).count()).sum::<usize>(), 7);
+            assert_eq!(frames.len(), 7usize.div_ceil((BATCH_BYTES / size).max(1)), "{size}");
+        }
+    }
+
+    #[test]
+    fn cbor_is_joined_as_it_stands() {
+        let (one, two) = (serde_json::json!({"a": 1}), serde_json::json!({"b": [2.0]}));
+        let outgoing =
+            |value| Outgoing { message: to_message(value, Format::Cbor), packing: Packing::Batch };
+        let mut frames = VecDeque::new();
+        pack([&one, &two].map(outgoing).into_iter(), Format::Cbor, &mut frames);
+        let batch = serde_json::json!({"type": "batch", "messages": [one, two]});
+        assert_eq!(frames, [to_message(&batch, Format::Cbor)]);
+    }
+}
