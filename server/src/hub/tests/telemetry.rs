@@ -209,6 +209,30 @@ fn a_long_snapshot_does_not_overtake_live_readings() {
 }
 
 #[test]
+fn a_long_replay_and_readings_take_turns() {
+    for queue_bytes in [1 << 20, 300] {
+        let mut world = World::new(queue_bytes);
+        (0..3000).for_each(|_| world.change_status(DeviceId(1), Status::Online));
+        world.attach(0, DeviceGrant::All);
+        world.subscribe(0, Channel::Telemetry, &json!({"snapshot": false}));
+        world.subscribe(0, Channel::Devices, &json!({"since": 0}));
+        let (mut newest, mut events) = (0, 0);
+        for value in 1..=300 {
+            publish(&mut world, 1, &[(0, value)]);
+            world.change_status(DeviceId(2), Status::Online);
+            for message in world.read(0, 2000) {
+                newest = message["telemetry"]["m0"]["value"].as_i64().unwrap_or(newest);
+                events += u64::from(message["type"] == "device_status_update");
+            }
+            world.read_page(128);
+            // What the urgent lane holds takes less than twenty of these reads.
+            assert!(newest + 20 > value, "at {value} {newest} was the newest");
+        }
+        assert!((1000..3000).contains(&events), "{events}: the replay goes on, too");
+    }
+}
+
+#[test]
 fn late_readings_that_find_no_room_are_counted() {
     let mut world = World::new(1 << 20);
     world.attach(0, DeviceGrant::All);
