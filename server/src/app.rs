@@ -1,12 +1,13 @@
 //! Puts the stages together, and takes them apart again.
 
-use std::{path::Path, sync::Arc};
+use std::{future::pending, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -22,13 +23,14 @@ use crate::{
     http::{self, Shared},
     hub::HubLimits,
     limits::Admission,
-    listen,
+    listen::{self, Entrance},
     session::Gate,
     state::{EventLog, LastValue, State},
     store::{RegistryLimits, Restored, Store},
     store_task::{EngineWays, StoreTask, last_values},
     system,
-    uplink::{UplinkCounters, Uplinks},
+    tls::Certificate,
+    uplink::Uplinks,
 };
 
 /// How long connections have to say goodbye when the server stops.
@@ -38,6 +40,10 @@ const GOODBYES: u64 = 10;
 const GOODBYE_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 /// What all HTTP intake may have under way: eight of the largest bodies.
 const INTAKE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What is said of a server whose tokens everybody on the way can read.
+pub const PLAIN_BEYOND_LOOPBACK: &str =
+    "plain HTTP beyond loopback: name a certificate under [tls], or put a proxy with TLS before";
 
 /// What came of a signal.
 pub enum Signal {
@@ -57,13 +63,18 @@ pub async fn run(
     file: Option<&Path>,
     mut next_signal: impl AsyncFnMut() -> Signal,
 ) -> anyhow::Result<()> {
-    let mut server = Running::start(&config).await?;
+    let mut certificate = config.certificate()?;
+    let mut server =
+        Running::start(&config, certificate.as_ref().map(Certificate::serving)).await?;
     loop {
         tokio::select! {
             signal = next_signal() => match signal {
-                Signal::Reload => reload(file, &server.gate, &server.handle).await,
+                Signal::Reload => {
+                    reload(file, &server.gate, &server.handle, certificate.as_mut()).await;
+                }
                 Signal::Stop => return server.stop().await,
             },
+            changed = changed(certificate.as_mut()) => renew(changed),
             died = server.died() => return Err(died),
         }
     }
@@ -82,7 +93,10 @@ struct Running {
 }
 
 impl Running {
-    async fn start(config: &Config) -> anyhow::Result<Self> {
+    async fn start(
+        config: &Config,
+        certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
+    ) -> anyhow::Result<Self> {
         let keys = Keys::load(&config.auth, &config.folder, &config.data_dir, true)?;
         let file_rules = load_rules(config)?;
         let (store, restored) = Store::open(&config.data_dir)?;
@@ -107,7 +121,6 @@ impl Running {
                 gate: Arc::clone(&gate),
                 engine: handle.clone(),
                 store: store.clone(),
-                counters: UplinkCounters::default(),
                 stop: stop.clone(),
             }),
             store,
@@ -116,9 +129,19 @@ impl Running {
             loopback_only: address.ip().is_loopback(),
             next_session: 1.into(),
             intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
+            metrics_open: config.metrics.open,
         });
-        let within = config.limits.handshake_within;
-        let serving = listen::serve(listener, router, within, connections.clone(), stop.clone());
+        if certificate.is_none() && !address.ip().is_loopback() {
+            tracing::warn!("{PLAIN_BEYOND_LOOPBACK}");
+        }
+        let entrance = Entrance {
+            router,
+            handshake_within: config.limits.handshake_within,
+            certificate,
+            trusted_proxies: config.http.trusted_proxies.clone(),
+            stop: stop.clone(),
+        };
+        let serving = listen::serve(listener, entrance, connections.clone());
         let sampling = system::run(config.data_dir.clone(), sample, handle.clone());
         let mut edges = JoinSet::new();
         edges.spawn(async {
@@ -281,8 +304,28 @@ pub fn load_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
     Ok(rules)
 }
 
-/// Takes over limits and rules that changed; a bad file changes nothing.
-async fn reload(file: Option<&Path>, gate: &Gate, engine: &EngineHandle) {
+/// Waits until the files of the certificate have changed.
+async fn changed(certificate: Option<&mut Certificate>) -> &mut Certificate {
+    let Some(certificate) = certificate else { return pending().await };
+    certificate.changed().await;
+    certificate
+}
+
+/// Serves the certificate as it stands in its files now; a bad one changes nothing.
+fn renew(certificate: &mut Certificate) {
+    match certificate.reload() {
+        Ok(()) => tracing::info!("the certificate is read again: new connections get it"),
+        Err(error) => tracing::error!(%error, "the certificate stays the one that is served"),
+    }
+}
+
+/// Takes over limits, rules and the certificate; a bad file changes nothing.
+async fn reload(
+    file: Option<&Path>,
+    gate: &Gate,
+    engine: &EngineHandle,
+    certificate: Option<&mut Certificate>,
+) {
     let Some(file) = file else {
         tracing::info!("there is no configuration file to read again");
         return;
@@ -296,6 +339,10 @@ async fn reload(file: Option<&Path>, gate: &Gate, engine: &EngineHandle) {
             return;
         }
     };
+    if let (Some(certificate), Some(tls)) = (certificate, &config.tls) {
+        certificate.set_config(tls.within(&config.folder));
+        renew(certificate);
+    }
     gate.set_limits(config.limits.session());
     gate.admission().set_limits(config.limits.clone());
     let limits = engine.send(Input::Limits(hub_limits(&config))).await;

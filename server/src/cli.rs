@@ -10,7 +10,7 @@ use valtronics_server::{
     auth::Keys,
     clock,
     config::Config,
-    telemetry, watch,
+    listen, telemetry, watch,
 };
 
 /// Live telemetry, device status and alerts for WebSocket subscribers.
@@ -130,12 +130,14 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 impl Run {
     fn run(self) -> Result<(), Failure> {
         telemetry::init();
+        listen::raise_descriptor_limit();
         let file = self.config.as_deref();
         let mut config = file.map_or_else(|| Ok(Config::default()), Config::load).map_err(usage)?;
         config.listen = self.listen.unwrap_or(config.listen);
         config.data_dir = self.data.unwrap_or(config.data_dir);
         // Mistakes in rules and keys are mistakes of configuration, too.
         app::load_rules(&config).map_err(usage)?;
+        config.certificate().map_err(usage)?;
         let serve = async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -156,13 +158,14 @@ impl Run {
 fn check(path: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(path).map_err(usage)?;
     app::load_rules(&config).map_err(usage)?;
+    config.certificate().map_err(usage)?;
     if let Some(file) = &config.auth.hs256_secret_file {
         let (folder, data) = (&config.folder, &config.data_dir);
         Keys::load(&config.auth, folder, data, false)
             .map_err(|error| usage(format!("{}: {error}", folder.join(file).display())))?;
     }
-    if !config.listen.ip().is_loopback() {
-        eprintln!("warning: plain HTTP beyond loopback: put a proxy with TLS before the server");
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        eprintln!("warning: {}", app::PLAIN_BEYOND_LOOPBACK);
     }
     Ok(())
 }

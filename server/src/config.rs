@@ -12,7 +12,11 @@ use std::{
 use serde::Deserialize;
 use valtronics_protocol::time::{optional_period, period};
 
-use crate::{auth, limits};
+use crate::{
+    auth, limits,
+    proxy::TrustedProxies,
+    tls::{self, Certificate},
+};
 
 /// The configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,6 +28,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// HTTP.
     pub http: Http,
+    /// The certificate; absent: plain HTTP.
+    pub tls: Option<tls::Config>,
     /// Tokens.
     pub auth: auth::Config,
     /// Which pages may connect.
@@ -43,6 +49,8 @@ pub struct Config {
     /// The folder of the file: relative paths are relative to it.
     #[serde(skip)]
     pub folder: PathBuf,
+    #[serde(skip)]
+    file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -51,6 +59,7 @@ impl Default for Config {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8000),
             data_dir: "data".into(),
             http: Http::default(),
+            tls: None,
             auth: auth::Config::default(),
             origins: Origins::default(),
             limits: limits::Config::default(),
@@ -60,6 +69,7 @@ impl Default for Config {
             history: History::default(),
             rules: Rules::default(),
             folder: PathBuf::new(),
+            file: None,
         }
     }
 }
@@ -69,7 +79,7 @@ impl Default for Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Whose `X-Forwarded-For` and `-Host` are believed.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Which pages may connect.
@@ -151,11 +161,26 @@ impl Config {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         config.folder = parent.unwrap_or(Path::new(".")).to_path_buf();
         config.data_dir = config.folder.join(&config.data_dir);
-        config.validate().map_err(|(key, why)| {
-            let line = key_line(&text, key);
-            ConfigError(format!("{shown}:{line}: {key}: {why}"))
-        })?;
+        config.file = Some(path.to_path_buf());
+        config.validate().map_err(|(key, why)| config.mistake(key, why))?;
         Ok(config)
+    }
+
+    /// Reads the certificate; none: plain HTTP.
+    ///
+    /// # Errors
+    /// When it cannot be served, with file and line.
+    pub fn certificate(&self) -> Result<Option<Certificate>, ConfigError> {
+        let certificate = self.tls.as_ref().map(|tls| Certificate::open(tls.within(&self.folder)));
+        certificate.transpose().map_err(|error| self.mistake(error.key, error))
+    }
+
+    /// Says where a mistake stands.
+    fn mistake(&self, key: &str, why: impl std::fmt::Display) -> ConfigError {
+        let Some(path) = &self.file else { return ConfigError(format!("{key}: {why}")) };
+        // A file that has gone meanwhile has no lines to name.
+        let line = key_line(&std::fs::read_to_string(path).unwrap_or_default(), key);
+        ConfigError(format!("{}:{line}: {key}: {why}", path.display()))
     }
 
     fn validate(&self) -> Result<(), (&'static str, String)> {
@@ -175,9 +200,6 @@ impl Config {
                 let why = format!("{origin:?} is no origin such as \"https://dash.example.com\"");
                 return Err(("allow", why));
             }
-        }
-        if !self.http.trusted_proxies.is_empty() {
-            return Err(("trusted_proxies", "is not supported by this version yet".into()));
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    Router,
-    routing::{get, post},
+    Router, middleware,
+    routing::{get, post, put},
 };
 use tokio_util::task::TaskTracker;
 
@@ -14,9 +14,12 @@ use crate::{
 
 mod alerts;
 mod auth;
+mod connections;
+mod cors;
 mod devices;
 mod error;
 mod health;
+mod metrics;
 mod rules;
 mod telemetry;
 mod upgrade;
@@ -45,9 +48,11 @@ pub struct Shared {
     pub next_session: std::sync::atomic::AtomicU64,
     /// What all HTTP intake may have under way, in bytes.
     pub intake: Arc<tokio::sync::Semaphore>,
+    /// `/metrics` needs no token.
+    pub metrics_open: bool,
 }
 
-/// The address of the other side.
+/// The address of the client, which a trusted proxy may have said.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -69,12 +74,18 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Makes the routes.
 pub fn router(shared: Shared) -> Router {
+    let api = Api(Arc::new(shared));
     Router::new()
         .route("/ws", get(upgrade::all_channels))
         .route("/ws/{channel}", get(upgrade::one_channel))
         .route("/uplink", get(upgrade::uplink))
+        // For the routes above only.
+        .route_layer(middleware::from_fn_with_state(api.clone(), upgrade::note_refusal))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::text))
+        .route("/api/v1/connections", get(connections::list))
+        .route("/api/v1/connections/{id}/log", put(connections::log))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one))
         .route("/api/v1/alerts", get(alerts::list))
@@ -84,5 +95,11 @@ pub fn router(shared: Shared) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Api(Arc::new(shared)))
+        .layer(middleware::from_fn_with_state(api.clone(), cors::answer))
+        .with_state(api)
+}
+
+/// Makes the answer to whoever speaks plain HTTP where only TLS is served.
+pub fn only_tls() -> Router {
+    Router::new().fallback(error::only_tls)
 }

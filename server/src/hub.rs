@@ -197,6 +197,7 @@ impl Hub {
                     && let Some(subscriber) = self.subscribers.get_mut(&target.session)
                 {
                     subscriber.backlog.merged_telemetry += 1;
+                    subscriber.outbox.note_merged(1);
                 }
             }
         }
@@ -280,7 +281,7 @@ impl Hub {
 fn newest(device: &Device, metrics: impl Iterator<Item = MetricIndex>) -> Vec<Change<'_>> {
     let change = |metric| {
         let last = device.metric(metric)?.last.as_ref()?;
-        Some(Change { metric, value: &last.value, at: last.at })
+        Some(Change { metric, value: &last.value, at: last.at, arrived_at: None })
     };
     metrics.filter_map(change).collect()
 }

@@ -3,7 +3,11 @@
 //! A batch is what one frame (or one HTTP body) held, in its order. Texts are borrowed from the
 //! frame until names are resolved; after that a reading is a few numbers.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, uplink::Ack};
@@ -19,6 +23,8 @@ pub mod resolve;
 pub struct Batch {
     /// When it came in.
     pub received_at: UnixMillis,
+    /// The same by the clock that measures how long it stays.
+    pub arrived_at: Option<Instant>,
     /// What it held, in order.
     pub items: Vec<Item>,
     /// The readings of its updates.

@@ -1,21 +1,34 @@
 //! Listening, and what is done to each connection before HTTP begins.
 
 use std::{
+    future::pending,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use axum::{Router, extract::Request};
+use axum::{Router, extract::Request, http::header};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::timeout_at,
+};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::http::Peer;
+use crate::{
+    clock,
+    http::{self, Peer},
+    proxy::TrustedProxies,
+    stream::Stream,
+};
 
 /// The most that a request line and headers may take.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -24,6 +37,20 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const UNSENT_BYTES: u32 = 16 * 1024;
 /// How long to wait when the process has no descriptor left.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
+
+/// How many descriptors the process asks for, as the systemd unit does: a shell's usual 1024 would be
+/// gone with the connections that `[limits]` allows and some that are still in their handshakes.
+const DESCRIPTORS: u64 = 16 * 1024;
+
+/// Asks for as many descriptors as connections may need, as far as the system allows.
+pub fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted) {
+        // With fewer the server serves fewer.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
 
 /// Binds the address; where IPv6 is absent, `[::]` means `0.0.0.0`.
 ///
@@ -39,62 +66,154 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
+/// What stands between a connection and the routes.
+pub struct Entrance {
+    /// The routes.
+    pub router: Router,
+    /// How long TLS and the first request's head may take together.
+    pub handshake_within: Duration,
+    /// The certificate that is served now; none: plain HTTP for everybody.
+    pub certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
+    /// Whose word about clients is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// The server stops.
+    pub stop: CancellationToken,
+}
+
 /// Accepts connections until it is told to stop.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    header_within: Duration,
-    connections: TaskTracker,
-    stop: CancellationToken,
-) {
+pub async fn serve(listener: TcpListener, entrance: Entrance, connections: TaskTracker) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(header_within).max_buf_size(MAX_HEADER_BYTES);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(entrance.handshake_within)
+        .max_buf_size(MAX_HEADER_BYTES);
+    let entrance = Arc::new(entrance);
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = entrance.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
+                failing = false;
                 tune(&stream);
-                let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
-                connections.spawn(connection(http, stream, address, router, stop));
+                let peer = address.ip().to_canonical();
+                connections.spawn(Arc::clone(&entrance).connection(http.clone(), stream, peer));
             }
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "could not accept connections for a while");
+                }
                 tokio::time::sleep(NO_DESCRIPTOR).await;
             }
         }
     }
 }
 
-async fn connection(
-    http: http1::Builder,
-    stream: TcpStream,
-    address: SocketAddr,
-    router: Router,
-    stop: CancellationToken,
-) {
-    let peer = Peer(address.ip().to_canonical());
-    let router = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.call(request)
-    });
-    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    // A client that breaks off or sends nonsense harms only itself.
-    let _ = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+impl Entrance {
+    async fn connection(self: Arc<Self>, http: http1::Builder, tcp: TcpStream, peer: IpAddr) {
+        let deadline = (clock::instant() + self.handshake_within).into();
+        let tls = self.certificate.as_ref().map(|serving| Arc::clone(&serving.borrow()));
+        let accepted = tokio::select! {
+            accepted = timeout_at(deadline, Stream::accept(tcp, tls)) => accepted,
+            () = self.stop.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "a connection came to nothing");
+                return;
+            }
+            // Who is too slow harms only itself.
+            Err(_) => return,
+        };
+        let router =
+            if self.admits(&stream, peer) { self.router.clone() } else { http::only_tls() };
+        let router = TowerToHyperService::new(router);
+        let begun = CancellationToken::new();
+        let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+            begun.cancel();
+            self.believe(peer, &mut request);
+            router.call(request)
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let late = async {
+            if timeout_at(deadline, begun.cancelled()).await.is_ok() {
+                pending::<()>().await;
+            }
+        };
+        // A client that breaks off or sends nonsense harms only itself.
+        let _ = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = late => Ok(()),
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+    }
+
+    /// Where there is a certificate, plain HTTP is served to this machine's own programs and to
+    /// trusted proxies; anybody else would show his token to the network.
+    fn admits(&self, stream: &Stream, peer: IpAddr) -> bool {
+        self.certificate.is_none()
+            || stream.is_encrypted()
+            || peer.is_loopback()
+            || self.trusted_proxies.contains(peer)
+    }
+
+    /// Takes over what a trusted proxy says about the client, so that behind this place a request
+    /// looks as if it had come directly.
+    fn believe(&self, peer: IpAddr, request: &mut Request<Incoming>) {
+        if let Some(host) = self.trusted_proxies.host(peer, request.headers()) {
+            request.headers_mut().insert(header::HOST, host);
         }
-    };
+        let client = Peer(self.trusted_proxies.client(peer, request.headers()));
+        request.extensions_mut().insert(client);
+    }
 }
 
 fn tune(stream: &TcpStream) {
     // Without these the connection is slower, not wrong.
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_there_is_a_certificate_only_neighbours_speak_plain() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let plain = Stream::accept(tcp, None).await.unwrap();
+        let config = "[http]\ntrusted_proxies = [\"10.0.0.0/8\"]";
+        let config: crate::config::Config = toml::from_str(config).unwrap();
+        let tls = ServerConfig::builder_with_provider(Arc::new(
+            tokio_rustls::rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(
+            tokio_rustls::rustls::server::ResolvesServerCertUsingSni::new(),
+        ));
+        let serving = watch::Sender::new(Arc::new(tls));
+        let mut entrance = Entrance {
+            router: Router::new(),
+            handshake_within: Duration::ZERO,
+            certificate: Some(serving.subscribe()),
+            trusted_proxies: config.http.trusted_proxies,
+            stop: CancellationToken::new(),
+        };
+        for (peer, expected) in
+            [("127.0.0.1", true), ("::1", true), ("10.1.2.3", true), ("192.0.2.1", false)]
+        {
+            assert_eq!(entrance.admits(&plain, peer.parse().unwrap()), expected, "{peer}");
+        }
+        entrance.certificate = None;
+        assert!(entrance.admits(&plain, "192.0.2.1".parse().unwrap()));
+    }
 }

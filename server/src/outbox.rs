@@ -50,6 +50,8 @@ pub struct TelemetryFrame {
     pub device: DeviceId,
     /// Which metrics it holds.
     pub metrics: Box<[MetricIndex]>,
+    /// When its readings came in, if they are on their first way out.
+    pub arrived_at: Option<Instant>,
 }
 
 /// Why a connection is to be ended.
@@ -82,15 +84,32 @@ pub struct Outbox {
     lanes: Mutex<Lanes>,
 }
 
+/// How deep an outbox is, for those who watch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// How many bytes wait.
+    pub queued_bytes: usize,
+    /// How many keys the connection has subscribed to.
+    pub subscriptions: usize,
+    /// How many telemetry updates were merged away or found no room, ever.
+    pub merged_telemetry: u64,
+    /// How many system updates were merged away, ever.
+    pub merged_system: u64,
+}
+
 /// What a session got out of its outbox.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// How many requests the engine has answered so far.
     pub answered: u64,
+    /// The outbox is empty: whatever comes next wakes the session.
+    pub drained: bool,
     /// The outbox is empty, and the hub holds more.
     pub more: bool,
     /// When everything before it is sent: end.
     pub close: Option<Close>,
+    /// When the oldest of the live readings came in.
+    pub arrived_at: Option<Instant>,
 }
 
 impl Outbox {
@@ -209,6 +228,7 @@ impl Outbox {
         let message = to_message(message, self.format);
         let mut lanes = self.lanes();
         let superseded = lanes.system.replace(Outgoing { message, packing }).is_some();
+        lanes.noted.merged_system += u64::from(superseded);
         lanes.wake();
         superseded
     }
@@ -259,9 +279,27 @@ impl Outbox {
     /// Returns how many bytes wait in all.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
+        self.depth().queued_bytes
+    }
+
+    /// Returns how deep it is.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
         let lanes = self.lanes();
         let system = lanes.system.as_ref().map_or(0, |waiting| waiting.message.len());
-        lanes.urgent_bytes + lanes.telemetry_bytes + lanes.historical_bytes + system
+        let queued_bytes =
+            lanes.urgent_bytes + lanes.telemetry_bytes + lanes.historical_bytes + system;
+        Depth { queued_bytes, ..lanes.noted }
+    }
+
+    /// Notes how many telemetry updates were merged away, or found no room, just now.
+    pub fn note_merged(&self, more: u64) {
+        self.lanes().noted.merged_telemetry += more;
+    }
+
+    /// Notes how many keys the connection has subscribed to.
+    pub fn note_subscriptions(&self, keys: usize) {
+        self.lanes().noted.subscriptions = keys;
     }
 
     /// Returns how many urgent messages went, while an event waits.
@@ -305,7 +343,9 @@ impl Outbox {
 
     /// Marks the session as ended and lets go of all that waits.
     pub fn end(&self) {
-        *self.lanes() = Lanes { gone: true, ..Lanes::default() };
+        let mut lanes = self.lanes();
+        let noted = lanes.noted;
+        *lanes = Lanes { gone: true, noted, ..Lanes::default() };
     }
 
     /// Moves up to `most_bytes` (and at least one message, where there is one) into `messages`.
@@ -335,7 +375,8 @@ impl Outbox {
         if empty && !lanes.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             lanes.waker = Some(waker.clone());
         }
-        Taken { answered: lanes.answered, more, close }
+        let arrived_at = lanes.arrived_at.take();
+        Taken { answered: lanes.answered, drained: empty, more, close, arrived_at }
     }
 }
 

@@ -17,14 +17,14 @@ use std::{
 
 use tokio::time::Sleep;
 use tokio_util::sync::PollSender;
-use valtronics_protocol::{close::CloseCode, format::Format, request, response::Response};
+use valtronics_protocol::{close::CloseCode, request, response::Response};
 
 use crate::{
     clock,
     engine::Command,
     hub::SessionId,
     message::{Outgoing, pack},
-    outbox::{Close, Outbox, Taken},
+    outbox::{Close, Outbox},
     socket::{Broken, Message, Socket, close_message},
     timing::{Due, Timing},
 };
@@ -38,8 +38,6 @@ pub use requests::{Gate, SessionLimits};
 const FLUSH_BYTES: usize = 16 * 1024;
 /// The largest message before `auth` (WebSocket API, section 6).
 const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
-/// How long a closing connection may take to say goodbye.
-const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What a session begins with.
 pub struct Opened {
@@ -47,8 +45,8 @@ pub struct Opened {
     pub id: SessionId,
     /// The connection.
     pub socket: Socket,
-    /// How its messages are written.
-    pub format: Format,
+    /// What waits for it.
+    pub outbox: Arc<Outbox>,
     /// The client's address.
     pub address: IpAddr,
     /// The channel of the endpoint, and what it subscribes to by itself.
@@ -71,6 +69,8 @@ pub struct Session {
     outgoing: VecDeque<Message>,
     taken: Vec<Outgoing>,
     unflushed: bool,
+    /// When the oldest live readings of this flush came in.
+    arrived_at: Option<Instant>,
     /// How many requests were handed to the engine, and how many of them it has answered.
     asked: u64,
     answered: u64,
@@ -84,8 +84,7 @@ impl Session {
         let now = clock::instant();
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
-        let Opened { id, socket, format, address, endpoint, token } = opened;
-        let outbox = Arc::new(Outbox::new(format));
+        let Opened { id, socket, outbox, address, endpoint, token } = opened;
         let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
         let mut session = Self {
             socket,
@@ -98,6 +97,7 @@ impl Session {
             outgoing: VecDeque::new(),
             taken: Vec::new(),
             unflushed: false,
+            arrived_at: None,
             asked: 0,
             answered: 0,
             closing: false,
@@ -118,16 +118,14 @@ impl Session {
                 let _ = self.engine.send_item(detach);
             }
         }
+        self.socket.end(self.outgoing).await;
     }
 
-    /// Does all that can be done now; ready when the connection has ended.
+    /// Does all that can be done now; ready when the connection is to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // A round that moves something may have made room for something else.
+        // A round that moves something may have made way for something else.
         for _ in 0..MAX_ROUNDS {
             let now = clock::instant();
-            if self.timing.is_over(now) {
-                return Poll::Ready(());
-            }
             let mut moved = self.poll_deadline(cx, now);
             if let Some(Close { code, reason }) = self.outbox.cut_short(cx.waker()) {
                 self.outgoing.clear();
@@ -142,6 +140,9 @@ impl Session {
             match self.poll_read(cx, now) {
                 Ok(read) => moved |= read,
                 Err(ended) => return ended,
+            }
+            if self.closing {
+                return Poll::Ready(());
             }
             if !moved {
                 return Poll::Pending;
@@ -180,6 +181,9 @@ impl Session {
                 requests::Step::Answered => {}
                 requests::Step::Authenticated { expires_at } => {
                     self.timing.authenticated(expires_at, clock::now(), now);
+                    if let Some(user) = self.requests.user() {
+                        self.socket.watched().authenticated(user);
+                    }
                     self.sleep.as_mut().reset(self.timing.deadline().into());
                 }
                 requests::Step::Close(code, reason) => {
@@ -214,13 +218,14 @@ impl Session {
         moved
     }
 
-    /// Moves what waits in the outbox to the socket; fails when the connection has ended.
+    /// Moves what waits in the outbox to the socket; returns whether anything came out that a
+    /// request or the engine waits for. Fails when the connection has ended.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
-        let mut moved = false;
+        let (mut freed, mut drained) = (false, false);
         loop {
             while !self.outgoing.is_empty() {
                 match self.socket.poll_ready(cx) {
-                    Poll::Pending => return Ok(moved),
+                    Poll::Pending => return Ok(freed),
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => {}
                 }
@@ -230,32 +235,36 @@ impl Session {
                 if self.socket.start_send(message).is_err() {
                     return Err(Poll::Ready(()));
                 }
-                (self.unflushed, moved) = (true, true);
+                self.unflushed = true;
             }
             if self.unflushed {
                 match self.socket.poll_flush(cx) {
-                    Poll::Pending => return Ok(moved),
+                    Poll::Pending => return Ok(freed),
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => self.unflushed = false,
                 }
+                if let Some(arrived_at) = self.arrived_at.take() {
+                    let took = clock::instant().saturating_duration_since(arrived_at);
+                    self.socket.watched().figures.latency.observe(took);
+                }
             }
-            if self.closing {
-                return Ok(moved);
+            if self.closing || drained {
+                return Ok(freed);
             }
-            let Taken { answered, more, close } =
-                self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
-            moved |= answered != self.answered;
-            self.answered = answered;
+            let taken = self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
+            freed |= taken.answered != self.answered || taken.more;
+            (self.answered, drained) = (taken.answered, taken.drained);
+            self.arrived_at = taken.arrived_at;
             pack(self.taken.drain(..), self.outbox.format(), &mut self.outgoing);
-            if more {
+            if taken.more {
                 self.commands.push_back(Command::Drained(self.requests.id()));
-                moved = true;
             }
-            if let Some(Close { code, reason }) = close {
+            if let Some(Close { code, reason }) = taken.close {
                 self.begin_close(code, &reason);
+                drained = false;
             }
             if self.outgoing.is_empty() {
-                return Ok(moved);
+                return Ok(freed);
             }
         }
     }
@@ -263,22 +272,19 @@ impl Session {
     /// Reads what has come in; fails when the connection has ended.
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
         // While requests wait the client is not read on: what it may queue here is bounded.
-        if self.requests.is_waiting() && !self.closing {
+        if self.closing || self.requests.is_waiting() {
             return Ok(false);
         }
         let message = match self.socket.poll_next(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(message)) => message,
-            Poll::Ready(Err(Broken::Violation(code))) if !self.closing => {
+            Poll::Ready(Err(Broken::Violation(code))) => {
                 self.begin_close(code, "");
                 return Ok(true);
             }
-            Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
+            Poll::Ready(Err(Broken::Gone)) => return Err(Poll::Ready(())),
         };
         self.timing.heard(now);
-        if self.closing {
-            return Ok(true);
-        }
         if !self.requests.is_authenticated() && message.len() > MAX_UNAUTHENTICATED_BYTES {
             self.begin_close(CloseCode::TooBig, "authenticate first");
             return Ok(true);
@@ -293,8 +299,8 @@ impl Session {
                     self.begin_close(code, &reason);
                 }
             }
-            // The codec has answered; the end follows.
-            Message::Close(_) | Message::Frame(_) => self.unflushed = true,
+            // The codec has answered; it never passes on a frame as it is.
+            Message::Close(_) | Message::Frame(_) => return Err(Poll::Ready(())),
         }
         Ok(true)
     }
@@ -305,8 +311,6 @@ impl Session {
         }
         self.closing = true;
         self.outgoing.push_back(close_message(code, reason));
-        self.timing.closing(clock::instant() + GOODBYE);
-        self.sleep.as_mut().reset(self.timing.deadline().into());
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -77,6 +77,7 @@ struct Request {
 pub struct StoreHandle {
     requests: mpsc::Sender<Request>,
     writable: Arc<AtomicBool>,
+    commits: Arc<AtomicU64>,
 }
 
 impl StoreHandle {
@@ -101,6 +102,12 @@ impl StoreHandle {
     pub fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
     }
+
+    /// Returns how many commits have succeeded since the start.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
 }
 
 /// The task that owns the store.
@@ -113,6 +120,7 @@ pub struct StoreTask {
     commits: mpsc::Receiver<Commit>,
     pages: mpsc::Receiver<PageRequest>,
     writable: Arc<AtomicBool>,
+    committed: Arc<AtomicU64>,
 }
 
 /// The engine's ways to the store.
@@ -135,7 +143,7 @@ impl StoreTask {
         // The engine sends a commit only when the one before is done.
         let (commits, commits_rx) = mpsc::channel(1);
         let (pages, pages_rx) = mpsc::channel(PAGES);
-        let writable = Arc::new(AtomicBool::new(true));
+        let (writable, committed) = (Arc::new(AtomicBool::new(true)), Arc::default());
         let task = Self {
             store: Some(store),
             limits,
@@ -144,8 +152,10 @@ impl StoreTask {
             commits: commits_rx,
             pages: pages_rx,
             writable: Arc::clone(&writable),
+            committed: Arc::clone(&committed),
         };
-        (task, StoreHandle { requests, writable }, EngineWays { commits, pages })
+        let handle = StoreHandle { requests, writable, commits: committed };
+        (task, handle, EngineWays { commits, pages })
     }
 
     /// Serves until the engine has ended; returns the store.
@@ -205,6 +215,7 @@ impl StoreTask {
             .await;
         match result {
             Ok(committed) => {
+                self.committed.fetch_add(1, Ordering::Relaxed);
                 if !self.writable.swap(true, Ordering::Relaxed) {
                     tracing::info!("the store can write again");
                 }

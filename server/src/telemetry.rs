@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+use crate::monitor::MESSAGES_TARGET;
+
 /// Libraries whose more detailed levels print payloads, and so tokens.
 const SECRETIVE: [&str; 4] = ["tungstenite", "tokio_tungstenite", "hyper", "h2"];
 
@@ -20,6 +22,9 @@ pub fn init() {
         let directive = format!("{target}=info").parse().expect("this is a directive");
         filter = filter.add_directive(directive);
     }
+    // What comes here was asked for, one connection at a time.
+    let asked_for = format!("{MESSAGES_TARGET}=debug").parse().expect("this is a directive");
+    filter = filter.add_directive(asked_for);
     // Who closes our standard error must not end us: complaining there would.
     let logs = tracing_subscriber::fmt()
         .log_internal_errors(false)

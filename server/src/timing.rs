@@ -21,7 +21,6 @@ pub struct Timing {
     token: Option<Token>,
     heard_at: Instant,
     pinged: bool,
-    close_by: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -53,7 +52,6 @@ impl Timing {
             token: None,
             heard_at: now,
             pinged: false,
-            close_by: None,
         }
     }
 
@@ -74,25 +72,11 @@ impl Timing {
         self.pinged = false;
     }
 
-    /// Notes that the connection is ending and has until `by` to say goodbye.
-    pub fn closing(&mut self, by: Instant) {
-        self.close_by = Some(by);
-    }
-
-    /// Tells whether it has had its time to say goodbye.
-    #[must_use]
-    pub fn is_over(&self, now: Instant) -> bool {
-        self.close_by.is_some_and(|by| by <= now)
-    }
-
     /// Returns when [`Timing::due`] is to be asked next.
     ///
     /// What the client sends may move it later; it is then asked in vain, once.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        if let Some(by) = self.close_by {
-            return by;
-        }
         let quiet = if self.pinged { self.silence } else { self.ping_after.min(self.silence) };
         let token = self.token.as_ref().map(|token| token.warn_at.unwrap_or(token.end_at));
         let others = [self.authenticate_by, token].into_iter().flatten();
@@ -101,9 +85,6 @@ impl Timing {
 
     /// Returns what is due.
     pub fn due(&mut self, now: Instant) -> Option<Due> {
-        if self.close_by.is_some() {
-            return None;
-        }
         if self.authenticate_by.is_some_and(|by| by <= now) {
             return Some(Due::End(CloseCode::TimedOut, "no auth within the time: send it first"));
         }

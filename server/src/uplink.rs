@@ -6,10 +6,8 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -44,8 +42,6 @@ use frames::Frames;
 const WINDOW_BYTES: usize = 1024 * 1024;
 /// How long acknowledgements gather.
 const ACK_EVERY: Duration = Duration::from_millis(100);
-/// How long a closing connection may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Which dialect a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,15 +52,6 @@ pub enum Dialect {
     Json,
 }
 
-/// What uplinks count, for the operator.
-#[derive(Debug, Default)]
-pub struct UplinkCounters {
-    /// Messages whose number was known already.
-    pub duplicates: AtomicU64,
-    /// Messages that were refused.
-    pub refused: AtomicU64,
-}
-
 /// What every uplink shares.
 pub struct Uplinks {
     /// The door.
@@ -73,8 +60,6 @@ pub struct Uplinks {
     pub engine: EngineHandle,
     /// The way to the registry.
     pub store: StoreHandle,
-    /// What they count.
-    pub counters: UplinkCounters,
     /// The server stops.
     pub stop: CancellationToken,
 }
@@ -111,11 +96,14 @@ fn stopping() -> End {
 
 /// An authenticated connection.
 struct Admitted {
+    address: IpAddr,
     claims: Claims,
     gateway: Option<Arc<str>>,
     queue: Option<OpenQueue>,
     /// The numbers that were taken in so far.
     accepted: Ack,
+    /// The committed numbers that the other side knows.
+    told: Ack,
     progress: Arc<watch::Sender<Ack>>,
     taken_over: watch::Receiver<bool>,
 }
@@ -144,15 +132,12 @@ impl Uplink {
             }
             Err(end) => end,
         };
-        if let End::Close(code, reason) = end {
-            let goodbye = async {
-                self.socket.send(close_message(code, &reason)).await?;
-                while self.socket.next().await.is_ok() {}
-                Ok::<(), Broken>(())
-            };
-            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-        }
+        let last = match end {
+            End::Close(code, reason) => Some(close_message(code, &reason)),
+            End::Gone => None,
+        };
         self.shared.gate.admission().close(None);
+        self.socket.end(last.into_iter().collect()).await;
     }
 
     /// Waits for a good token and opens the numbering.
@@ -162,9 +147,10 @@ impl Uplink {
             End::Close(CloseCode::TimedOut, "no auth within the time: send it first".into())
         })??;
         let claims = self.verify(&hello.token).await?;
+        self.socket.watched().authenticated(&claims.sub);
         self.shared.gate.admission().succeeded(self.address);
         let mut admitted = self.open(claims, &hello).await?;
-        let (committed, named) = (*admitted.progress.borrow(), admitted.queue.is_some());
+        let (committed, named) = (admitted.told, admitted.queue.is_some());
         let ours = self.dialect == Dialect::Agent;
         let welcome = Welcome {
             success: true,
@@ -190,13 +176,15 @@ impl Uplink {
     async fn verify(&mut self, token: &str) -> Result<Claims, End> {
         let (refusal, end) = match self.shared.gate.keys.verify(token, clock::now()) {
             Ok(claims) if claims.scopes.contains(Scope::Uplink) => return Ok(claims),
-            Ok(_) => {
+            Ok(claims) => {
+                let (sub, code) = (Some(&*claims.sub), ErrorCode::Forbidden);
+                self.shared.gate.monitor.refusals.auth(self.address, sub, code);
                 let why = "the token has no scope uplink: get one that has";
                 let refusal = Welcome { error: Some(ErrorCode::Forbidden), ..Welcome::default() };
                 (refusal, End::Close(CloseCode::Forbidden, why.into()))
             }
             Err(fault) => {
-                tracing::warn!(address = %self.address, reason = ?fault, "refused an agent's token");
+                self.shared.gate.monitor.refusals.auth(self.address, None, fault);
                 let reason = serde_json::to_value(fault).ok();
                 let reason = reason.and_then(|reason| reason.as_str().map(str::to_owned));
                 let error = Some(ErrorCode::InvalidToken);
@@ -214,12 +202,23 @@ impl Uplink {
     }
 
     async fn open(&mut self, claims: Claims, hello: &frames::Hello) -> Result<Admitted, End> {
+        let address = self.address;
         let gateway = hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
         let (_never, taken_over) = watch::channel(false);
         let Some(queue) = &hello.queue else {
             let (queue, accepted) = (None, Ack::default());
             let progress = Arc::new(watch::Sender::new(Ack::default()));
-            return Ok(Admitted { claims, gateway, queue, accepted, progress, taken_over });
+            let told = accepted;
+            return Ok(Admitted {
+                address,
+                claims,
+                gateway,
+                queue,
+                accepted,
+                told,
+                progress,
+                taken_over,
+            });
         };
         let (answer, opened) = oneshot::channel();
         let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
@@ -227,21 +226,27 @@ impl Uplink {
         self.shared.engine.send(request).await.map_err(|_| stopping())?;
         let Opened { queue, accepted, progress, taken_over } =
             opened.await.map_err(|_| stopping())?;
-        let queue = Some(queue);
-        Ok(Admitted { claims, gateway, queue, accepted, progress, taken_over })
+        let (queue, told) = (Some(queue), *progress.borrow());
+        Ok(Admitted { address, claims, gateway, queue, accepted, told, progress, taken_over })
     }
 
     /// Takes in frames and sends acknowledgements until the connection ends.
     async fn serve(&mut self, admitted: Admitted) -> End {
-        let mut acks = Acks::new(&admitted.progress);
+        let mut acks = Acks::new(&admitted);
         let mut taken_over = admitted.taken_over.clone();
         let mut timing = Timing::new(clock::instant(), &self.shared.gate.limits());
         timing.authenticated(admitted.claims.expires_at, clock::now(), clock::instant());
         let mut frames = Frames::new(self.dialect, admitted, Arc::clone(&self.shared));
         let stop = self.shared.stop.clone();
+        let mut stopped = pin!(stop.cancelled());
+        let mut alarm = pin!(tokio::time::sleep_until(timing.deadline().into()));
         loop {
             let owed = acks.deadline(clock::instant());
-            let deadline = owed.map_or(timing.deadline(), |at| at.min(timing.deadline()));
+            let deadline = owed.map_or(timing.deadline(), |at| at.min(timing.deadline())).into();
+            // One that rings too early is looked at in vain, once: cheaper than one a message.
+            if deadline < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(deadline);
+            }
             tokio::select! {
                 message = self.socket.next() => {
                     timing.heard(clock::instant());
@@ -250,13 +255,15 @@ impl Uplink {
                         Err(end) => return end,
                     }
                 }
-                Ok(()) = acks.progress.changed() => acks.due = true,
+                Ok(()) = acks.progress.changed(), if acks.told != frames.admitted.accepted => {
+                    acks.due = true;
+                }
                 Ok(()) = taken_over.changed() => {
                     let why = "a newer connection has taken this queue over";
                     return End::Close(CloseCode::Forbidden, why.into());
                 }
-                () = stop.cancelled() => return stopping(),
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = &mut stopped => return stopping(),
+                () = &mut alarm => {}
             }
             if let Err(end) = self.send_due(&mut acks, &mut timing).await {
                 return end;
@@ -291,6 +298,7 @@ impl Uplink {
         timing: &mut Timing,
     ) -> Result<bool, End> {
         let message = message?;
+        let arrived_at = Some(clock::instant());
         let bytes = message.len().clamp(1, MAX_FRAME_BYTES);
         let received = match message {
             Message::Text(text) => frames.text(text.as_str()).await,
@@ -299,6 +307,7 @@ impl Uplink {
             Message::Close(_) => return Ok(false),
         };
         let received = received?;
+        received.count(&self.socket.watched().figures);
         if let Some(expires_at) = received.renewed {
             timing.authenticated(expires_at, clock::now(), clock::instant());
         }
@@ -306,7 +315,7 @@ impl Uplink {
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
             let window = Arc::clone(&self.window);
             let permit = window.acquire_many_owned(permits).await.map_err(|_| stopping())?;
-            let batch = Batch { permit: Some(permit), ..received.batch };
+            let batch = Batch { permit: Some(permit), arrived_at, ..received.batch };
             self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
         }
         for answer in received.answers {
@@ -334,21 +343,21 @@ fn ticket(
     })
 }
 
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 /// The acknowledgements that one connection is owed.
 struct Acks {
     progress: watch::Receiver<Ack>,
+    /// What the other side knows to be committed.
+    told: Ack,
     due: bool,
     sent_at: Option<Instant>,
 }
 
 impl Acks {
-    /// Owes nothing: what was committed before is known from `auth_response`.
-    fn new(progress: &watch::Sender<Ack>) -> Self {
-        Self { progress: progress.subscribe(), due: false, sent_at: None }
+    /// Owes what was committed since `auth_response` told.
+    fn new(admitted: &Admitted) -> Self {
+        let (progress, told) = (admitted.progress.subscribe(), admitted.told);
+        let due = *progress.borrow() != told;
+        Self { progress, told, due, sent_at: None }
     }
 
     /// Returns when the next one is to be sent, if one is owed.
@@ -360,7 +369,7 @@ impl Acks {
     fn take(&mut self, now: Instant) -> Option<Ack> {
         self.due = false;
         self.sent_at = Some(now);
-        let ack = *self.progress.borrow_and_update();
-        (ack != Ack::default()).then_some(ack)
+        self.told = *self.progress.borrow_and_update();
+        (self.told != Ack::default()).then_some(self.told)
     }
 }

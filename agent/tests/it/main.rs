@@ -14,5 +14,6 @@ mod formats;
 mod serial;
 mod mqtt;
 mod uplink;
+mod tls;
 mod outage;
 mod commands;

@@ -90,7 +90,7 @@ impl Broker {
         Self::start_with(world, port, "").await
     }
 
-    async fn start_with(world: &World, port: u16, more: &str) -> Self {
+    pub(crate) async fn start_with(world: &World, port: u16, more: &str) -> Self {
         let config = format!(
             // Started by root it would become another user, who may not write here.
             "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n{more}\

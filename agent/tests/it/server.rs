@@ -1,15 +1,17 @@
 //! A server's side of the uplink, which acknowledges only what it is told to.
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async,
+    accept_hdr_async,
     tungstenite::{
         Error, Message,
         handshake::server::{Request, Response},
         protocol::CloseFrame,
     },
 };
+use valtronics_agent::dial::{Stream, WebSocket};
 use valtronics_protocol::{
     batch::Decoder,
     reading::Reading,
@@ -25,6 +27,7 @@ use crate::world::within;
 pub(crate) struct Server {
     listener: TcpListener,
     pub(crate) address: String,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Server {
@@ -36,13 +39,29 @@ impl Server {
     pub(crate) async fn start_at(address: &str) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        Self { listener, address }
+        Self { listener, address, tls: None }
+    }
+
+    /// Speaks TLS from now on.
+    pub(crate) fn with_tls(self, tls: TlsAcceptor) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Waits for an agent that does not trust the certificate.
+    pub(crate) async fn distrusted(&self) -> std::io::Error {
+        let (stream, _) = within("the agent connects", self.listener.accept()).await.unwrap();
+        let accepting = self.tls.as_ref().unwrap().accept(stream);
+        within("the agent goes away", accepting).await.expect_err("the agent trusts nobody else")
     }
 
     /// Waits for an agent, and reads how it introduces itself.
     #[expect(clippy::result_large_err, reason = "the library's callback demands it")]
     pub(crate) async fn accept(&self) -> Session {
         let (stream, _) = within("the agent connects", self.listener.accept()).await.unwrap();
+        let stream: Box<dyn Stream> = match &self.tls {
+            Some(tls) => Box::new(within("the agent trusts us", tls.accept(stream)).await.unwrap()),
+            None => Box::new(stream),
+        };
         let subprotocol = |request: &Request, mut response: Response| {
             let asked = &request.headers()["sec-websocket-protocol"];
             assert_eq!(asked, SUBPROTOCOL_AGENT);
@@ -82,7 +101,7 @@ pub(crate) enum Said {
 
 /// One agent's connection.
 pub(crate) struct Session {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocket,
     pub(crate) auth: Auth,
     decoder: Decoder,
 }

@@ -128,15 +128,16 @@ async fn a_stopping_agent_sends_what_it_has() {
     fed.feed(1..=500).await;
     // The port's end comes after all that was read from it.
     drop(fed.lines);
-    let Filled { mut last, event, .. } = fill(&mut fed.session).await;
+    let Filled { mut last, mut event, .. } = fill(&mut fed.session).await;
     assert_eq!((last < 500, event > 0), (true, true));
     fed.agent.signal(Signal::TERM);
     let code = loop {
         fed.session.commit(last, event).await;
         match fed.session.next().await {
             Said::Readings { first, readings, .. } => last = first + readings.len() as u64 - 1,
+            Said::Status(status) => event = status.seq,
             Said::Gone(code) => break code,
-            Said::Status(_) | Said::Device(_) => {}
+            Said::Device(_) => {}
         }
     };
     assert_eq!((last, code), (500, Some(1000)));

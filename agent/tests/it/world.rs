@@ -46,7 +46,12 @@ impl World {
 
     /// Writes the configuration of a gateway `gw` that sends to `server`.
     pub(crate) fn configure(&self, server: &str, sources: &str) -> PathBuf {
-        let uplink = format!("[uplink]\nurl = \"ws://{server}/uplink\"\ntoken_file = \"token\"\n");
+        self.configure_uplink(&format!("url = \"ws://{server}/uplink\""), sources)
+    }
+
+    /// The same, with these lines for the uplink.
+    pub(crate) fn configure_uplink(&self, uplink: &str, sources: &str) -> PathBuf {
+        let uplink = format!("[uplink]\ntoken_file = \"token\"\n{uplink}\n");
         let config = format!("name = \"gw\"\ndata_dir = \"data\"\n{uplink}{sources}");
         self.write("gw.toml", config)
     }

@@ -55,7 +55,8 @@ impl Rules {
 impl Engine {
     /// Takes in what one frame held.
     pub(super) fn batch(&mut self, batch: Batch, now: UnixMillis, instant: Instant) {
-        let Batch { received_at, items, rows, ticket, permit } = batch;
+        let Batch { received_at, arrived_at, items, rows, ticket, permit } = batch;
+        let came_in = (received_at, arrived_at);
         if let Some(ticket) = &ticket
             && !self.queues.accept(ticket, &mut self.pending.queues)
         {
@@ -68,7 +69,7 @@ impl Engine {
         for item in items {
             match item {
                 Item::Update { rows: range, historical } => {
-                    self.update(&rows, range, historical, received_at, instant);
+                    self.update(&rows, range, historical, came_in, instant);
                 }
                 Item::Status(report) => self.report(report, now),
                 Item::OfflineAfter(device, period) => {
@@ -88,7 +89,7 @@ impl Engine {
         rows: &[Row],
         range: Range<usize>,
         marked: bool,
-        received_at: UnixMillis,
+        (received_at, arrived_at): (UnixMillis, Option<Instant>),
         instant: Instant,
     ) {
         let rows = rows.get(range).unwrap_or_default();
@@ -101,7 +102,7 @@ impl Engine {
         let (mut live, mut late) = (Vec::with_capacity(rows.len()), Vec::new());
         let mut drafts = Vec::new();
         for row in rows {
-            let change = Change { metric: row.metric, value: &row.value, at: row.at };
+            let change = Change { metric: row.metric, value: &row.value, at: row.at, arrived_at };
             let Some(metric) = device.metric_mut(row.metric) else {
                 continue;
             };

@@ -73,3 +73,8 @@ pub(super) async fn not_found() -> ApiError {
 pub(super) async fn method_not_allowed() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not know this method")
 }
+
+pub(super) async fn only_tls() -> ApiError {
+    let why = "this server speaks TLS: connect with https:// or wss://";
+    ApiError::bad_request(why)
+}

@@ -36,7 +36,7 @@ pub(super) async fn post(
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     let parsed = json::parse(&body, true)
-        .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
+        .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
     for (at, message) in parsed.messages.iter().enumerate() {
         if let Err(fault) = &message.content {
             return Err(unprocessable(format!("item {at}: {fault}")));
@@ -57,6 +57,7 @@ pub(super) async fn post(
     let reached = Ack { seq: Some(1), event: None };
     let mut batch = Batch {
         received_at: clock::now(),
+        arrived_at: Some(clock::instant()),
         ticket: Some(Ticket { progress: Arc::new(progress), reached, queue: None }),
         ..Batch::default()
     };

@@ -6,6 +6,7 @@ use axum::{
     body::Body,
     extract::{Extension, Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
     response::Response,
 };
 use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
@@ -18,13 +19,37 @@ use valtronics_protocol::{
     uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
 };
 
-use super::{Api, Peer, auth::bearer, error::ApiError};
+use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError};
 use crate::{
-    clock, origin,
+    clock,
+    monitor::Role,
+    outbox::Outbox,
     session::{Opened, Session},
-    socket::{Socket, SocketConfig, Stream, accept_key},
+    socket::{Socket, SocketConfig, accept_key},
+    stream::Stream,
     uplink::{Dialect, Uplink},
 };
+
+/// Notes who was not let in, whatever the reason.
+pub(super) async fn note_refusal(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let reason = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => return response,
+        StatusCode::FORBIDDEN => "origin",
+        StatusCode::NOT_FOUND => "path",
+        StatusCode::UPGRADE_REQUIRED => "not_websocket",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+        StatusCode::SERVICE_UNAVAILABLE => "connection_limit",
+        _ => "malformed",
+    };
+    api.gate.monitor.refusals.handshake(peer.0, reason);
+    response
+}
 
 pub(super) async fn all_channels(
     State(api): State<Api>,
@@ -134,8 +159,12 @@ fn subscriber(
     let serve = {
         let api = api.clone();
         move |stream, already_read| async move {
-            let socket = Socket::new(stream, already_read, SocketConfig::SUBSCRIBER).await;
-            let opened = Opened { id, socket, format, address: peer.0, endpoint, token };
+            let outbox = Arc::new(Outbox::new(format));
+            let role = Role::Subscriber(Arc::clone(&outbox));
+            let watched = api.gate.monitor.register(id, peer.0, role);
+            let config = SocketConfig::SUBSCRIBER;
+            let socket = Socket::new(stream, already_read, config, watched).await;
+            let opened = Opened { id, socket, outbox, address: peer.0, endpoint, token };
             let session = Session::new(opened, Arc::clone(&api.gate), api.engine.commands());
             // A task keeps the size of its largest state: the session gets one of its own.
             api.connections.spawn(session.run());
@@ -161,10 +190,13 @@ pub(super) async fn uplink(
     };
     admit(&api, peer)?;
     let token = bearer(request.headers()).map(str::to_owned);
+    let (api, id) = (api.clone(), api.new_session());
     let serve = {
         let api = api.clone();
         move |stream, already_read| async move {
-            let socket = Socket::new(stream, already_read, SocketConfig::UPLINK).await;
+            let watched = api.gate.monitor.register(id, peer.0, Role::Uplink);
+            let config = SocketConfig::UPLINK;
+            let socket = Socket::new(stream, already_read, config, watched).await;
             let uplink = Uplink::new(socket, peer.0, dialect, Arc::clone(&api.uplinks));
             api.connections.spawn(uplink.run(token));
         }
@@ -175,7 +207,6 @@ pub(super) async fn uplink(
 fn admit(api: &Api, peer: Peer) -> Result<(), ApiError> {
     let opened = api.gate.admission().open(peer.0, clock::instant());
     opened.map_err(|refused| {
-        tracing::warn!(address = %peer.0, %refused, "refused a handshake");
         let status =
             StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
         ApiError::new(status, refused.to_string()).retry_after(refused.retry_after_seconds())
@@ -209,16 +240,6 @@ fn websocket_key(headers: &HeaderMap) -> Result<String, ApiError> {
     };
     let key = key.filter(good).map(str::to_owned);
     key.ok_or_else(|| ApiError::bad_request("Sec-WebSocket-Key is 16 bytes in Base64"))
-}
-
-fn check_origin(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let (origin, host) = (text(header::ORIGIN), text(header::HOST));
-    if origin::allowed(origin, host, None, &api.origins, api.loopback_only) {
-        return Ok(());
-    }
-    let why = "pages of this origin may not connect: list it under [origins] allow";
-    Err(ApiError::new(StatusCode::FORBIDDEN, why))
 }
 
 fn offered_protocols(headers: &HeaderMap) -> Vec<String> {

@@ -77,10 +77,12 @@ impl Backlog {
 impl Subscriber {
     /// Remembers a frame as changes: the connection reads too slowly for it.
     pub(super) fn conflate(&mut self, frame: &TelemetryFrame) {
+        let merged = self.backlog.merged_telemetry;
         for (waiting, _) in self.outbox.conflate() {
             self.backlog.change(waiting.device, &waiting.metrics);
         }
         self.backlog.change(frame.device, &frame.metrics);
+        self.outbox.note_merged(self.backlog.merged_telemetry - merged);
         self.promise();
     }
 

@@ -1,6 +1,6 @@
 //! What of an update a subscriber gets: encoded once for all who get the same.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Instant};
 
 use valtronics_protocol::{
     event::{Event, MetricValue, Telemetry, TelemetryUpdate},
@@ -45,6 +45,8 @@ pub struct Change<'a> {
     pub value: &'a Value,
     /// When.
     pub at: UnixMillis,
+    /// When it came in, if this is its first way out.
+    pub arrived_at: Option<Instant>,
 }
 
 /// What an update is marked as.
@@ -186,5 +188,6 @@ fn encode_split<'a>(
         return;
     }
     let metrics = changes.iter().map(|change| change.metric).collect();
-    frames.push(Arc::new(TelemetryFrame { message, device: device.id(), metrics }));
+    let arrived_at = changes.first().and_then(|change| change.arrived_at);
+    frames.push(Arc::new(TelemetryFrame { message, device: device.id(), metrics, arrived_at }));
 }

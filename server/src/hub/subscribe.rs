@@ -39,6 +39,7 @@ impl Hub {
             let reads = subscriber.scopes.may_read(Channel::Telemetry);
             let may_see = |id| state.device(id).is_some_and(|device| subscriber.may_see(device));
             subscriber.outbox.keep_telemetry(|id| reads && may_see(id));
+            subscriber.outbox.note_subscriptions(subscriber.keys());
             subscriber.outbox.done();
         }
     }
@@ -127,6 +128,9 @@ impl Hub {
                 self.subscribe_events(session, channel, filters, &options, since, (state, now));
             }
             Channel::System => self.subscribe_system(session, &filters, &options, now),
+        }
+        if let Some(subscriber) = self.subscribers.get(&session) {
+            subscriber.outbox.note_subscriptions(subscriber.keys());
         }
         self.pump(session, state, now);
     }
@@ -228,6 +232,7 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
+        subscriber.outbox.note_subscriptions(subscriber.keys());
         let response = UnsubscribeResponse {
             success: true,
             channel: Some(request.channel),

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use valtronics_protocol::{
     event::Status,
@@ -21,6 +21,10 @@ use valtronics_protocol::{
 mod scalar;
 
 use scalar::Scalar;
+
+/// The most messages in one frame: of readings no more would fit, and each that is wrong is answered,
+/// which takes a hundred times the room of a `0`.
+const MAX_FRAME_MESSAGES: usize = MAX_FRAME_READINGS;
 
 /// Everything that one frame or body held.
 #[derive(Debug, Default)]
@@ -121,7 +125,7 @@ const QUEUE: Fault = Fault::Field("queue is a name of 1 to 64 bytes, no control 
 /// Reads a frame. With `bare`, messages without a `type` are readings (the bodies of HTTP).
 ///
 /// # Errors
-/// When it is not JSON.
+/// When it is not JSON, or holds more than 10,000 messages.
 pub fn parse(frame: &str, bare: bool) -> Result<Frame<'_>, serde_json::Error> {
     let mut parsed = Frame::default();
     let mut deserializer = serde_json::Deserializer::from_str(frame);
@@ -158,6 +162,9 @@ impl<'de> Visitor<'de> for Messages<'_, 'de> {
         while let Some(message) =
             seq.next_element_seed(Element { readings: &mut self.parsed.readings, bare: self.bare })?
         {
+            if self.parsed.messages.len() >= MAX_FRAME_MESSAGES {
+                return Err(A::Error::custom("more than 10,000 messages"));
+            }
             self.parsed.messages.push(message);
         }
         Ok(())

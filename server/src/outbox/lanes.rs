@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem, sync::Arc, task::Waker, time::Instant};
 
-use super::{Close, TelemetryFrame};
+use super::{Close, Depth, TelemetryFrame};
 use crate::message::{Outgoing, Packing};
 
 /// The lanes, the slot, and how the two sides wake each other.
@@ -20,6 +20,8 @@ pub(super) struct Lanes {
     pub(super) moved_at: Option<Instant>,
     /// When the session last took telemetry.
     pub(super) taken_at: Option<Instant>,
+    /// When the oldest readings came in of those that the session takes now.
+    pub(super) arrived_at: Option<Instant>,
     pub(super) historical: VecDeque<(Arc<TelemetryFrame>, Packing)>,
     pub(super) historical_bytes: usize,
     /// Late readings have the next turn.
@@ -38,6 +40,7 @@ pub(super) struct Lanes {
     pub(super) waker: Option<Waker>,
     /// Wakes the session when it is cut short, even while it waits for room to write.
     pub(super) cut_waker: Option<Waker>,
+    pub(super) noted: Depth,
 }
 
 impl Lanes {
@@ -104,6 +107,7 @@ impl Lanes {
         self.telemetry_bytes -= frame.message.len();
         self.moved_at = Some(now);
         self.taken_at = Some(now);
+        self.arrived_at = self.arrived_at.or(frame.arrived_at);
         Some(Outgoing { message: frame.message.clone(), packing })
     }
 }

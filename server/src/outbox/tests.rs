@@ -7,6 +7,7 @@ fn frame(text: &str) -> Arc<TelemetryFrame> {
         message: Message::text(text),
         device: DeviceId(1),
         metrics: Box::new([MetricIndex(0)]),
+        arrived_at: None,
     })
 }
 

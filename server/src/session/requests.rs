@@ -22,6 +22,7 @@ use crate::{
     engine::Command,
     hub::SessionId,
     limits::{Admission, Refused, TokenBucket},
+    monitor::Monitor,
     outbox::Outbox,
     socket::Message as Frame,
 };
@@ -31,6 +32,8 @@ use crate::{
 pub struct Gate {
     /// The keys that verify tokens.
     pub keys: Keys,
+    /// What watches the connections, and who was refused.
+    pub monitor: Arc<Monitor>,
     limits: RwLock<SessionLimits>,
     admission: Mutex<Admission>,
 }
@@ -65,7 +68,8 @@ impl Gate {
     /// Makes the door.
     #[must_use]
     pub fn new(keys: Keys, limits: SessionLimits, admission: Admission) -> Self {
-        Self { keys, limits: RwLock::new(limits), admission: Mutex::new(admission) }
+        let (monitor, limits) = (Arc::default(), RwLock::new(limits));
+        Self { keys, monitor, limits, admission: Mutex::new(admission) }
     }
 
     /// Returns the limits as they are now.
@@ -145,6 +149,10 @@ impl Requests {
 
     pub(super) fn is_authenticated(&self) -> bool {
         self.claims.is_some()
+    }
+
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        self.claims.as_ref().map(|claims| &claims.sub)
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -268,6 +276,8 @@ impl Requests {
         };
         if let Some(known) = &self.claims {
             if known.sub != claims.sub {
+                let (sub, code) = (Some(&*claims.sub), ErrorCode::Forbidden);
+                self.gate.monitor.refusals.auth(self.address, sub, code);
                 let why = "the new token is another user's: open a new connection for it";
                 self.fail(message, Failure::new(ErrorCode::Forbidden, why));
                 return Step::Answered;
@@ -305,19 +315,19 @@ impl Requests {
     }
 
     fn refuse_user(&self, message: &Message, refused: Refused, user: &str) -> Step {
-        tracing::warn!(address = %self.address, user, reason = %refused, "refused a connection");
         let retry_after = refused.retry_after_seconds();
         let code = match refused {
             Refused::UserFull | Refused::Full => ErrorCode::ConnectionLimit,
             Refused::UserRate { .. } | Refused::Address { .. } => ErrorCode::RateLimited,
         };
+        self.gate.monitor.refusals.auth(self.address, Some(user), code);
         let failure = Failure::new(code, refused.to_string());
         self.fail(message, Failure { retry_after: Some(retry_after), ..failure });
         Step::Close(CloseCode::Limited, format!("{refused}; retry_after={retry_after}"))
     }
 
     fn refuse_token(&self, message: &Message, fault: TokenFault) -> Step {
-        tracing::warn!(address = %self.address, reason = ?fault, "refused a token");
+        self.gate.monitor.refusals.auth(self.address, None, fault);
         let why = match fault {
             TokenFault::Missing => "auth needs a token",
             TokenFault::Expired => "the token has expired: get a new one",

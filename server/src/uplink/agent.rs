@@ -10,7 +10,7 @@ use valtronics_protocol::{
 };
 
 use super::{
-    End, count,
+    End,
     frames::{Frames, Hello, Received, unavailable},
     refusal,
 };
@@ -62,9 +62,7 @@ impl Decoder {
         let known =
             frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(header.first));
         let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
-        for _ in 0..skipped {
-            count(&frames.shared.counters.duplicates);
-        }
+        received.duplicates = skipped;
         received.ack_again = skipped > 0;
         let mut begin = 0;
         let mut previous = None;
@@ -142,7 +140,7 @@ impl Frames {
             AgentMessage::Status(event) => {
                 if self.admitted.queue.is_some() && Some(event.seq) <= self.admitted.accepted.event
                 {
-                    count(&self.shared.counters.duplicates);
+                    received.duplicates += 1;
                     received.ack_again = true;
                     return Ok(received);
                 }

@@ -9,7 +9,7 @@ use valtronics_protocol::{
     uplink::{Ack, Gateway},
 };
 
-use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, count, refusal, ticket};
+use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, refusal, ticket};
 use crate::{
     clock,
     ingest::{
@@ -18,6 +18,7 @@ use crate::{
         names::Names,
         resolve::{merge, take, unknown},
     },
+    monitor::Figures,
     socket::Message,
     store_task::RegisterError,
 };
@@ -36,8 +37,20 @@ pub(super) struct Received {
     pub(super) answers: Vec<Message>,
     /// Numbers that are known already came again: they are acknowledged again.
     pub(super) ack_again: bool,
+    /// How many readings and messages came again.
+    pub(super) duplicates: usize,
     /// A new token was taken: when it expires.
     pub(super) renewed: Option<UnixMillis>,
+}
+
+impl Received {
+    /// Adds it to the figures of its connection.
+    pub(super) fn count(&self, figures: &Figures) {
+        figures.readings.add(self.batch.rows.len() as u64);
+        figures.duplicates.add(self.duplicates as u64);
+        // Only what is refused is answered at once.
+        figures.refused.add(self.answers.len() as u64);
+    }
 }
 
 /// The frames of one connection.
@@ -82,7 +95,7 @@ impl Frames {
         let parsed = match json::parse(frame, false) {
             Ok(parsed) => parsed,
             Err(error) => {
-                let why = format!("not JSON: {error}");
+                let why = format!("the frame cannot be read: {error}");
                 received.answers.push(refusal(ErrorCode::InvalidJson, why, None));
                 return Ok(received);
             }
@@ -92,7 +105,7 @@ impl Frames {
         let mut reached = Ack::default();
         for message in &parsed.messages {
             if self.is_known(message.seq) {
-                count(&self.shared.counters.duplicates);
+                received.duplicates += 1;
                 received.ack_again = true;
                 continue;
             }
@@ -116,7 +129,6 @@ impl Frames {
             match taken {
                 Ok(()) => reached.seq = message.seq.max(reached.seq),
                 Err((code, why)) => {
-                    count(&self.shared.counters.refused);
                     received.answers.push(refusal(code, why, message.seq));
                 }
             }
@@ -170,9 +182,13 @@ impl Frames {
         received: &mut Received,
     ) -> Result<(), (ErrorCode, String)> {
         let claims = self.shared.gate.keys.verify(token, clock::now());
-        let claims = claims
-            .map_err(|_| (ErrorCode::InvalidToken, "the new token is not valid here".to_owned()))?;
+        let (address, refusals) = (self.admitted.address, &self.shared.gate.monitor.refusals);
+        let claims = claims.map_err(|fault| {
+            refusals.auth(address, None, fault);
+            (ErrorCode::InvalidToken, "the new token is not valid here".to_owned())
+        })?;
         if claims.sub != self.admitted.claims.sub {
+            refusals.auth(address, Some(&claims.sub), ErrorCode::Forbidden);
             return Err((ErrorCode::Forbidden, "the new token is another subject's".into()));
         }
         received.renewed = Some(claims.expires_at);

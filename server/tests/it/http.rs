@@ -93,6 +93,9 @@ fn a_mistake_in_the_configuration_names_file_line_and_key() {
         ("[history]\nkeep = \"soon\"", ":2: "),
         ("[websocket]\ncoalesce = \"5s\"", ":2: coalesce: is at most 1s"),
         ("[origins]\nallow = [\"example.com\"]", ":2: allow: "),
+        ("[http]\ntrusted_proxies = [\"10.0.0.0/33\"]", ":2: \"10.0.0.0/33\" is no range"),
+        ("[tls]\ncert = \"server.crt\"", ":1: missing field `key`"),
+        ("[tls]\nkey = \"none\"\ncert = \"none\"", ":3: cert: "),
     ] {
         let path = dir.path().join("server.toml");
         std::fs::write(&path, text).unwrap();

@@ -95,7 +95,7 @@ async fn no_token_is_ever_logged_however_much_is() {
         let mut answer = Vec::new();
         timeout(DEADLINE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
     }
-    said(folder.path(), "refused a token").await;
+    said(folder.path(), "refused an auth").await;
     server.kill().await.unwrap();
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     for part in good.split('.') {

@@ -7,6 +7,7 @@
 )]
 
 mod auth;
+mod bad_input;
 mod batches;
 mod cbor;
 mod endpoints;
@@ -15,10 +16,12 @@ mod house;
 mod http;
 mod keys;
 mod logs;
+mod monitor;
 mod persistence;
 mod requests;
 mod resume;
 mod server;
 mod slow;
 mod subscriptions;
+mod tls;
 mod uplink;

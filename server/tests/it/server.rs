@@ -5,9 +5,10 @@ use std::{path::Path, process::Stdio, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
@@ -24,6 +25,8 @@ pub(crate) struct Server {
     child: Child,
     /// Reads what the server says, so that it never waits for us.
     _log: JoinSet<()>,
+    /// What it has said so far.
+    pub said: watch::Receiver<Vec<Json>>,
     /// Host and port.
     pub address: String,
     dir: tempfile::TempDir,
@@ -38,15 +41,32 @@ impl Server {
 
     /// Starts a server with these lines of configuration.
     pub(crate) async fn with(config: &str) -> Self {
+        Self::with_files(config, &[]).await
+    }
+
+    /// The same, with these files beside its configuration.
+    pub(crate) async fn with_files(config: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (child, _log, address) = spawn(dir.path(), config).await;
-        Self { child, _log, address, dir, config: config.to_owned() }
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let (child, _log, said, address) = spawn(dir.path(), config).await;
+        Self { child, _log, said, address, dir, config: config.to_owned() }
+    }
+
+    /// Waits until the server has said this so many times; returns all that it said.
+    pub(crate) async fn has_said(&mut self, text: &str, times: usize) -> String {
+        let lines = |said: &Vec<Json>| said.iter().map(Json::to_string).collect::<String>();
+        let enough = |said: &Vec<Json>| lines(said).matches(text).count() >= times;
+        let said = timeout(DEADLINE, self.said.wait_for(enough)).await;
+        lines(&said.unwrap_or_else(|_| panic!("the server says {text}")).unwrap())
     }
 
     /// Kills the server as a power cut would, and starts it again on the same data.
     pub(crate) async fn crash_and_restart(&mut self) {
         self.child.kill().await.unwrap();
-        (self.child, self._log, self.address) = spawn(self.dir.path(), &self.config).await;
+        (self.child, self._log, self.said, self.address) =
+            spawn(self.dir.path(), &self.config).await;
     }
 
     /// Asks the server to stop; returns its exit code.
@@ -96,8 +116,16 @@ impl Server {
 
     /// Connects to a path.
     pub(crate) async fn connect(&self, path: &str) -> Client {
+        self.connect_over(path, TcpStream::connect(&self.address).await.unwrap()).await
+    }
+
+    /// The same over a stream of one's own.
+    pub(crate) async fn connect_over<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        path: &str,
+        stream: S,
+    ) -> Client<S> {
         let request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        let stream = TcpStream::connect(&self.address).await.unwrap();
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
         Client(socket)
     }
@@ -140,6 +168,18 @@ impl Server {
         headers: &str,
         body: &str,
     ) -> (u16, String) {
+        let (head, body) = self.exchange(method, path, headers, body).await;
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    /// The same; returns the answer's head and body.
+    pub(crate) async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
@@ -170,8 +210,7 @@ impl Server {
             assert!(count > 0);
             answer.extend_from_slice(&piece[..count]);
         }
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, String::from_utf8(answer.split_off(head_end)).unwrap())
+        (head, String::from_utf8(answer.split_off(head_end)).unwrap())
     }
 }
 
@@ -184,9 +223,14 @@ fn write_config(dir: &Path, config: &str) {
 }
 
 /// Starts the program, and waits until it says on which port it listens.
-async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
+async fn spawn(
+    dir: &Path,
+    config: &str,
+) -> (Child, JoinSet<()>, watch::Receiver<Vec<Json>>, String) {
     write_config(dir, config);
-    let mut child = Command::new(PROGRAM)
+    // So few descriptors are not enough for a server: it asks for more itself.
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\"", PROGRAM])
         .arg("--config")
         .arg(dir.join("server.toml"))
         .env_remove("RUST_LOG")
@@ -208,17 +252,41 @@ async fn spawn(dir: &Path, config: &str) -> (Child, JoinSet<()>, String) {
         }
     });
     let address = address.await.expect("the server listens");
-    let mut log = JoinSet::new();
-    log.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, log, address)
+    let (mut log, (say, said)) = (JoinSet::new(), watch::channel(Vec::new()));
+    log.spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            say.send_modify(|said| said.push(serde_json::from_str(&line).unwrap_or(line.into())));
+        }
+    });
+    (child, log, said, address)
+}
+
+/// Sends a byte now and then, the last one for ever, until the server has had enough.
+pub(crate) async fn drip(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let last = bytes.last().unwrap();
+    let sending = async {
+        for byte in bytes.iter().chain(std::iter::repeat(last)) {
+            if write.write_all(&[*byte]).await.and(write.flush().await).is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = async { while let Ok(1..) = read.read(&mut [0; 256]).await {} };
+    let ended = timeout(DEADLINE, async {
+        tokio::select! { () = ended => {}, () = sending => {} }
+    });
+    ended.await.expect("the server ends what never ends");
 }
 
 /// One side of a WebSocket.
-pub(crate) struct Client(WebSocketStream<TcpStream>);
+pub(crate) struct Client<S = TcpStream>(WebSocketStream<S>);
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Takes over a socket whose handshake is done.
-    pub(crate) fn over(socket: WebSocketStream<TcpStream>) -> Self {
+    pub(crate) fn over(socket: WebSocketStream<S>) -> Self {
         Self(socket)
     }
 
@@ -314,9 +382,9 @@ impl Client {
     }
 }
 
-impl Client {
+impl<S> Client<S> {
     /// The frames as they come.
-    pub(crate) fn stream(&mut self) -> &mut WebSocketStream<TcpStream> {
+    pub(crate) fn stream(&mut self) -> &mut WebSocketStream<S> {
         &mut self.0
     }
 }

@@ -17,7 +17,12 @@ pub(super) fn publish(world: &mut World, device: u64, readings: &[(u32, i64)]) {
         device.metric_mut(metric).unwrap().last = Some(last);
         values.push((metric, value));
     }
-    let changes = values.iter().map(|(metric, value)| Change { metric: *metric, value, at });
+    let changes = values.iter().map(|(metric, value)| Change {
+        metric: *metric,
+        value,
+        at,
+        arrived_at: None,
+    });
     let changes: Vec<_> = changes.collect();
     world.hub.publish(world.state.device(DeviceId(device)).unwrap(), &changes, instant);
 }
@@ -25,7 +30,8 @@ pub(super) fn publish(world: &mut World, device: u64, readings: &[(u32, i64)]) {
 /// Sends a reading that came late.
 pub(super) fn publish_late(world: &mut World, device: u64, value: i64) {
     let value = Value::Int(value);
-    let change = Change { metric: MetricIndex(0), value: &value, at: UnixMillis(0) };
+    let change =
+        Change { metric: MetricIndex(0), value: &value, at: UnixMillis(0), arrived_at: None };
     world.hub.publish_historical(world.state.device(DeviceId(device)).unwrap(), &[change]);
 }
 

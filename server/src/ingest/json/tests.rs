@@ -54,3 +54,10 @@ fn numbers_keep_their_form() {
     let values: Vec<String> = parsed.readings.iter().map(|r| r.value.to_string()).collect();
     assert_eq!(values, ["30.0", "30", "18446744073709551615"]);
 }
+
+#[test]
+fn a_frame_of_too_many_messages_is_refused() {
+    let many = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+    assert_eq!(parse(&many(MAX_FRAME_MESSAGES), false).unwrap().messages.len(), MAX_FRAME_MESSAGES);
+    assert!(parse(&many(MAX_FRAME_MESSAGES + 1), false).is_err());
+}

@@ -1,0 +1,436 @@
+//! What an operator sees: figures, connections, and lines of the log.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+
+use valtronics_server::clock;
+
+use crate::server::{Client, DEADLINE, Server};
+
+/// Reads the text format: each sample by its name and labels.
+fn parse(text: &str) -> HashMap<String, f64> {
+    let (mut samples, mut family) = (HashMap::new(), String::new());
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let words: Vec<&str> = comment.splitn(3, ' ').collect();
+            assert!(["HELP", "TYPE"].contains(&words[0]) && words.len() == 3, "{line}");
+            if words[0] == "TYPE" {
+                assert!(["counter", "gauge", "histogram"].contains(&words[2]), "{line}");
+                assert_eq!(words[2] == "counter", words[1].ends_with("_total"), "{line}");
+                family = words[1].to_owned();
+            }
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        let name = sample.split('{').next().unwrap();
+        assert!(!family.is_empty() && name.starts_with(&family), "{line} is not of {family}");
+        let well_named = |c: char| c.is_ascii_lowercase() || c == '_';
+        assert!(name.starts_with("valtronics_") && name.chars().all(well_named), "{line}");
+        assert_eq!(sample.contains('{'), sample.ends_with("\"}"), "{line}");
+        let known = samples.insert(sample.to_owned(), value.parse().unwrap());
+        assert_eq!(known, None, "{line} stands twice");
+    }
+    samples
+}
+
+async fn metrics(server: &Server) -> HashMap<String, f64> {
+    let (status, text) = server.raw("GET", "/metrics", "", "").await;
+    assert_eq!(status, 200, "{text}");
+    parse(&text)
+}
+
+/// Waits until the metrics show this.
+async fn until(server: &Server, shown: impl Fn(&HashMap<String, f64>) -> bool) {
+    let begun = clock::instant();
+    loop {
+        let metrics = metrics(server).await;
+        if shown(&metrics) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{metrics:#?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits for a line of the log; returns all lines up to it.
+async fn said(server: &Server, is_it: impl Fn(&Json) -> bool) -> Vec<Json> {
+    let mut lines = server.said.clone();
+    let found = timeout(DEADLINE, lines.wait_for(|lines| lines.iter().any(&is_it)));
+    let lines = found.await.expect("the server says it").unwrap().clone();
+    let at = lines.iter().position(is_it).unwrap();
+    lines[..=at].to_vec()
+}
+
+async fn connections(server: &Server, query: &str) -> Json {
+    let admin = server.token("boss", Some("admin"), None).await;
+    let path = format!("/api/v1/connections{query}");
+    let (status, body) = server.http("GET", &path, &admin, "").await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+async fn set_log(server: &Server, id: &Json, body: &str) -> (u16, String) {
+    let admin = server.token("boss", Some("admin"), None).await;
+    server.http("PUT", &format!("/api/v1/connections/{id}/log"), &admin, body).await
+}
+
+async fn user(server: &Server, name: &str) -> Client {
+    let mut client = server.connect("/ws").await;
+    client.authenticate(&server.token(name, None, None).await).await;
+    client
+}
+
+#[tokio::test]
+async fn the_figures_are_what_was_sent() {
+    let server = Server::start().await;
+    let mut client = server.subscriber().await;
+    client.subscribe("telemetry").await;
+    client.subscribe("devices").await;
+    let mut agent = server.agent("site", Some("q")).await;
+    agent.readings(1, "a", json!([{"metric": "t", "value": 1}])).await;
+    let two = json!([{"metric": "t", "value": 2}, {"metric": "u", "value": 3.5}]);
+    agent.readings(2, "a", two.clone()).await;
+    agent.send(json!({"type": "readings", "seq": 2, "device": "a", "readings": two})).await;
+    assert_eq!(agent.next().await["type"], "ack");
+    let bad = json!({"type": "readings", "seq": 3, "device": "a", "readings": [{}]});
+    assert_eq!(agent.ask(bad).await["error"], "invalid_message");
+    let (mut telemetry, mut telemetry_bytes, mut devices) = (0, 0, 0);
+    while telemetry < 2 || devices < 1 {
+        let text = client.next_text().await;
+        let message: Json = serde_json::from_str(&text).unwrap();
+        match message["channel"].as_str() {
+            Some("telemetry") => {
+                telemetry += 1;
+                telemetry_bytes += text.len();
+            }
+            Some("devices") => devices += 1,
+            _ => panic!("{text}"),
+        }
+    }
+    // A flush is over a moment after the client has read it.
+    until(&server, |m| m["valtronics_delivery_latency_seconds_count"] >= 1.0).await;
+    let metrics = metrics(&server).await;
+    let is = |name: &str, expected: f64| {
+        let figure = metrics.get(&format!("valtronics_{name}"));
+        assert_eq!(figure, Some(&expected), "{name}");
+    };
+    is(r#"connections_open{endpoint="ws"}"#, 1.0);
+    is(r#"connections_open{endpoint="uplink"}"#, 1.0);
+    is(r#"connections_authenticated{endpoint="uplink"}"#, 1.0);
+    is(r#"connections_accepted_total{endpoint="ws"}"#, 1.0);
+    is(r#"messages_received_total{endpoint="ws"}"#, 3.0);
+    is(r#"messages_received_total{endpoint="uplink"}"#, 5.0);
+    is(r#"messages_sent_total{endpoint="ws",channel="telemetry"}"#, 2.0);
+    is(r#"bytes_sent_total{endpoint="ws",channel="telemetry"}"#, telemetry_bytes as f64);
+    is(r#"messages_sent_total{endpoint="ws",channel="devices"}"#, 1.0);
+    is(r#"messages_sent_total{endpoint="ws",channel="alerts"}"#, 0.0);
+    is(r#"messages_sent_total{endpoint="ws",channel="none"}"#, 3.0);
+    is("outbox_bytes", 0.0);
+    is("uplink_readings_total", 3.0);
+    is("uplink_duplicates_total", 1.0);
+    is("uplink_refused_total", 1.0);
+    assert!(metrics["valtronics_commits_total"] >= 1.0);
+    let latency = |part: &str| metrics[&format!("valtronics_delivery_latency_seconds_{part}")];
+    assert!((1.0..=2.0).contains(&latency("count")));
+    assert_eq!(latency("count"), latency(r#"bucket{le="+Inf"}"#));
+    let (sum, most) = (latency("sum"), DEADLINE.as_secs_f64());
+    assert!(sum > 0.0 && sum < most, "{sum}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_slow_reader_and_what_he_misses_is_shown() {
+    let server = Server::with("[limits]\nqueue_bytes = \"64KiB\"").await;
+    // With a small window little of what he does not read is in the network.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(server.address.parse().unwrap()).await.unwrap();
+    let mut slow = server.connect_over("/ws", stream).await;
+    slow.authenticate(&server.token("slow", None, None).await).await;
+    slow.subscribe("telemetry").await;
+    let mut agent = server.agent("site", Some("q")).await;
+    let padding = "x".repeat(1000);
+    let (mut waited, mut seq) = (0.0, 0);
+    let conflated = r#"valtronics_messages_conflated_total{channel="telemetry"}"#;
+    let begun = clock::instant();
+    loop {
+        assert!(begun.elapsed() < DEADLINE, "{waited} bytes wait, nothing is conflated");
+        let twenty = (0..20).map(|_| {
+            seq += 1;
+            let readings =
+                json!([{"metric": "t", "value": seq}, {"metric": "p", "value": padding}]);
+            json!({"type": "readings", "seq": seq, "device": "a", "readings": readings})
+        });
+        agent.send(twenty.collect()).await;
+        while agent.next_of("ack").await["seq"] != seq {}
+        let metrics = metrics(&server).await;
+        waited = metrics["valtronics_outbox_bytes"].max(waited);
+        if metrics[conflated] > 0.0 {
+            break;
+        }
+    }
+    assert!((1.0..=65_536.0).contains(&waited), "{waited}");
+    let listed = connections(&server, "").await;
+    let lagged = listed["connections"][0]["lagged"].as_f64().unwrap();
+    assert!(lagged > 0.0);
+    drop(slow);
+    until(&server, |m| m[r#"valtronics_connections_open{endpoint="ws"}"#] == 0.0).await;
+    let metrics = metrics(&server).await;
+    assert_eq!((metrics["valtronics_outbox_bytes"], metrics[conflated] >= lagged), (0.0, true));
+}
+
+#[tokio::test]
+async fn metrics_are_for_loopback_and_whoever_may_read_the_system() {
+    let server = Server::start().await;
+    let reader = server.token("ops", Some("system:read"), None).await;
+    let other = server.token("ops", Some("telemetry:read"), None).await;
+    // Behind a proxy on this machine the other side is not this machine.
+    let ask = async |server: &Server, token: &str| {
+        let proxied = format!("X-Forwarded-For: 203.0.113.7\r\n{token}");
+        server.raw("GET", "/metrics", &proxied, "").await.0
+    };
+    let bearer = |token| format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(server.raw("GET", "/metrics", "", "").await.0, 200);
+    assert_eq!(ask(&server, "").await, 401);
+    assert_eq!(ask(&server, &bearer("nonsense")).await, 401);
+    assert_eq!(ask(&server, &bearer(&other)).await, 403);
+    assert_eq!(ask(&server, &bearer(&reader)).await, 200);
+    let open = Server::with("[metrics]\nopen = true").await;
+    assert_eq!(ask(&open, "").await, 200);
+}
+
+#[tokio::test]
+async fn an_admin_sees_who_is_connected() {
+    let server = Server::start().await;
+    let (mut anna, mut ben) = (user(&server, "anna").await, user(&server, "ben").await);
+    anna.subscribe("telemetry").await;
+    let both = json!({"type": "subscribe", "channel": "devices", "device_id": [1, 2]});
+    assert_eq!(anna.ask(both).await["success"], true);
+    ben.expect_silence().await;
+    let _stranger = server.connect("/ws").await;
+    let _agent = server.agent("site", None).await;
+    let listed = connections(&server, "").await;
+    let stats = &listed["stats"];
+    assert_eq!((&stats["totalConnections"], &stats["activeConnections"]), (&json!(2), &json!(2)));
+    assert_eq!((&stats["messagesReceived"], &stats["messagesSent"]), (&json!(5), &json!(5)));
+    assert_eq!(stats["messagesPerConnection"], 5.0);
+    assert!(stats["averageConnectionDuration"].as_f64().unwrap() >= 0.0);
+    let users: Vec<&Json> =
+        listed["connections"].as_array().unwrap().iter().map(|one| &one["user"]).collect();
+    assert_eq!(users, [&json!("anna"), &json!("ben"), &json!(null)]);
+    let first = listed["connections"][0].as_object().unwrap();
+    let keys: Vec<&str> = first.keys().map(String::as_str).collect();
+    assert_eq!(
+        keys.join(" "),
+        "id user address connected_at duration_seconds messages_received messages_sent \
+         subscriptions queued_bytes lagged log_level"
+    );
+    assert_eq!(first["address"], "127.0.0.1");
+    assert!(first["connected_at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!((&first["messages_received"], &first["messages_sent"]), (&json!(3), &json!(3)));
+    assert_eq!((&first["subscriptions"], &first["queued_bytes"]), (&json!(3), &json!(0)));
+    assert_eq!((&first["lagged"], &first["log_level"]), (&json!(0), &json!("info")));
+    assert_eq!(listed["next"], json!(null));
+    let page = connections(&server, "?limit=1").await;
+    assert_eq!(page["connections"].as_array().unwrap().len(), 1);
+    let next = format!("?limit=2&cursor={}", page["next"].as_str().unwrap());
+    let page = connections(&server, &next).await;
+    assert_eq!(page["connections"][0]["user"], "ben");
+    assert_eq!(page["next"], json!(null));
+    let gone = json!({"type": "unsubscribe", "channel": "devices"});
+    assert_eq!(anna.ask(gone).await["success"], true);
+    assert_eq!(connections(&server, "").await["connections"][0]["subscriptions"], 1);
+}
+
+#[tokio::test]
+async fn only_an_admin_sees_and_changes_connections() {
+    let server = Server::start().await;
+    let _client = user(&server, "anna").await;
+    let id = &connections(&server, "").await["connections"][0]["id"];
+    let path = format!("/api/v1/connections/{id}/log");
+    let (reader, admin) =
+        (server.token("ops", None, None).await, server.token("boss", Some("admin"), None).await);
+    let good = r#"{"level":"debug","for":"10m"}"#;
+    for (method, path, token, body, expected) in [
+        ("GET", "/api/v1/connections", "", "", 401),
+        ("GET", "/api/v1/connections", &*reader, "", 403),
+        ("GET", "/api/v1/connections?limit=0", &*admin, "", 400),
+        ("GET", "/api/v1/connections?limit=1001", &*admin, "", 400),
+        ("GET", "/api/v1/connections?user=x", &*admin, "", 400),
+        ("PUT", &*path, "", good, 401),
+        ("PUT", &*path, &*reader, good, 403),
+        ("PUT", &*path, &*admin, "nonsense", 400),
+        ("PUT", &*path, &*admin, "{}", 422),
+        ("PUT", &*path, &*admin, r#"{"level":"loud"}"#, 422),
+        ("PUT", &*path, &*admin, r#"{"level":"debug","for":"soon"}"#, 422),
+        ("PUT", &*path, &*admin, r#"{"level":"debug","for":"10ms"}"#, 422),
+        ("PUT", &*path, &*admin, r#"{"level":"debug","for":"25h"}"#, 422),
+        ("PUT", &*path, &*admin, r#"{"level":"debug","until":"10m"}"#, 422),
+        ("PUT", "/api/v1/connections/999999/log", &*admin, good, 404),
+        ("PUT", "/api/v1/connections/x/log", &*admin, good, 404),
+        ("PUT", &*path, &*admin, good, 200),
+    ] {
+        let (status, answer) = server.http(method, path, token, body).await;
+        assert_eq!(status, expected, "{method} {path} {body}: {answer}");
+        if status != 200 {
+            let problem: Json = serde_json::from_str(&answer).unwrap();
+            assert_eq!(problem["status"], expected);
+        }
+    }
+}
+
+fn is_message_line(line: &Json) -> bool {
+    line["target"] == "valtronics_server::messages"
+}
+
+#[tokio::test]
+async fn a_raised_level_logs_one_connection_for_a_while_and_no_token() {
+    let server = Server::start().await;
+    let (mut anna, mut ben) = (user(&server, "anna").await, user(&server, "ben").await);
+    let listed = connections(&server, "").await;
+    let (id, bens) = (&listed["connections"][0]["id"], &listed["connections"][1]["id"]);
+    let (status, body) = set_log(&server, id, r#"{"level":"debug","for":"10m"}"#).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(serde_json::from_str::<Json>(&body).unwrap()["log_level"], "debug");
+    let token = server.token("anna", None, None).await;
+    anna.authenticate(&token).await;
+    ben.authenticate(&server.token("ben", None, None).await).await;
+    anna.subscribe("alerts").await;
+    let odd = json!({"type": token, "channel": token});
+    assert_eq!(anna.ask(odd).await["error"], "unknown_type");
+    anna.send_frame(Message::text(token.clone())).await;
+    assert_eq!(anna.next().await["error"], "invalid_json");
+    ben.expect_silence().await;
+    let last = |line: &Json| is_message_line(line) && line["type"] == "error";
+    let mut lines = said(&server, last).await;
+    lines.retain(is_message_line);
+    let short: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            assert_eq!(&line["connection"], id, "{line}");
+            assert_eq!(line["level"], "DEBUG", "{line}");
+            assert!(line["timestamp"].is_string() && line["size"].as_u64() > Some(0), "{line}");
+            format!("{} {} {}", line["direction"], line["type"], line["channel"]).replace('"', "")
+        })
+        .collect();
+    assert_eq!(
+        short,
+        [
+            "received auth null",
+            "sent auth_response null",
+            "received subscribe alerts",
+            "sent subscribe_response alerts",
+            "received unknown null",
+            "sent error null",
+        ]
+    );
+    // For ben a time that ends, for anna an end by hand.
+    assert_eq!(set_log(&server, bens, r#"{"level":"debug","for":"1s"}"#).await.0, 200);
+    assert_eq!(set_log(&server, id, r#"{"level":"info"}"#).await.0, 200);
+    ben.expect_silence().await;
+    let bens_ping = |line: &Json| is_message_line(line) && &line["connection"] == bens;
+    let before = said(&server, bens_ping).await.len();
+    let begun = clock::instant();
+    while connections(&server, "").await["connections"][1]["log_level"] == "debug" {
+        assert!(begun.elapsed() < DEADLINE);
+    }
+    for client in [&mut anna, &mut ben] {
+        client.send(json!({"type": "error_report", "error": "the end"})).await;
+        client.expect_silence().await;
+    }
+    let end = |line: &Json| line["error"] == "the end" && &line["connection"] == bens;
+    let lines = said(&server, end).await;
+    let extra: Vec<&Json> = lines[before..].iter().filter(|line| is_message_line(line)).collect();
+    assert!(extra.iter().all(|line| line["type"] == "pong"), "{extra:?}");
+    assert!(extra.len() <= 1, "{extra:?}");
+    let all = Json::from(lines).to_string();
+    assert!(!all.contains(&token[..20]), "a token stands in the log");
+}
+
+#[tokio::test]
+async fn who_is_refused_is_counted_and_logged_at_most_once_a_second() {
+    let server = Server::start().await;
+    let begun = clock::instant();
+    for _ in 0..5 {
+        let headers = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: https://evil.example\r\n";
+        assert_eq!(server.raw("GET", "/ws", headers, "").await.0, 403);
+    }
+    assert_eq!(server.raw("GET", "/ws?token=secret-thing", "", "").await.0, 400);
+    assert_eq!(server.raw("GET", "/uplink", "", "").await.0, 426);
+    let elapsed = begun.elapsed().as_secs() as usize + 1;
+    // The next second: the last one's line has gone by.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let mut client = server.connect("/ws").await;
+    client.send(json!({"type": "auth", "token": "secret-thing"})).await;
+    assert_eq!(client.closed().await.0, 4401);
+    let auth = |line: &Json| line["message"] == "refused an auth";
+    let lines = said(&server, auth).await;
+    let refused = lines.iter().filter(|line| line["message"] == "refused a handshake");
+    let refused: Vec<&Json> = refused.collect();
+    assert!((1..=elapsed).contains(&refused.len()), "{refused:?}");
+    assert_eq!((&refused[0]["level"], &refused[0]["reason"]), (&json!("WARN"), &json!("origin")));
+    assert_eq!(refused[0]["address"], "127.0.0.1");
+    let last = lines.last().unwrap();
+    assert_eq!((&last["level"], &last["reason"]), (&json!("WARN"), &json!("malformed")));
+    assert!(!Json::from(lines.clone()).to_string().contains("secret-thing"));
+    // Another user's token, on connections that stay.
+    let token = server.token("mallory", Some("uplink"), None).await;
+    for mut client in [user(&server, "anna").await, server.agent("site", Some("q")).await] {
+        let answer = client.ask(json!({"type": "auth", "token": token})).await;
+        assert_eq!(answer["error"], "forbidden");
+    }
+    until(&server, |m| m.contains_key(r#"valtronics_connections_closed_total{code="4401"}"#)).await;
+    let metrics = metrics(&server).await;
+    for (reason, count) in [("origin", 5.0), ("malformed", 1.0), ("not_websocket", 1.0)] {
+        let name = format!("valtronics_handshakes_refused_total{{reason=\"{reason}\"}}");
+        assert_eq!(metrics[&name], count, "{reason}");
+    }
+    assert_eq!(metrics[r#"valtronics_auth_failures_total{reason="malformed"}"#], 1.0);
+    assert_eq!(metrics[r#"valtronics_auth_failures_total{reason="forbidden"}"#], 2.0);
+}
+
+#[tokio::test]
+async fn ends_are_counted_by_code_and_who_vanishes_is_gone() {
+    let server = Server::start().await;
+    let mut polite = user(&server, "anna").await;
+    polite.stream().close(None).await.unwrap();
+    drop(user(&server, "ben").await);
+    drop(server.connect("/ws").await);
+    drop(server.agent("site", None).await);
+    let request = format!("ws://{}/ws", server.address).into_client_request().unwrap();
+    let stream = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+    let (mut odd, _) = client_async(request, stream).await.unwrap();
+    let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
+        code: 4999.into(),
+        reason: "".into(),
+    };
+    odd.close(Some(frame)).await.unwrap();
+    drop(odd);
+    until(&server, |m| {
+        let closed = |code| {
+            let name = format!("valtronics_connections_closed_total{{code=\"{code}\"}}");
+            m.get(&name).copied().unwrap_or_default()
+        };
+        closed("1006") == 3.0 && closed("1005") == 1.0 && closed("other") == 1.0
+    })
+    .await;
+    let metrics = metrics(&server).await;
+    for endpoint in ["ws", "uplink"] {
+        let of =
+            |name| metrics[&format!("valtronics_connections_{name}{{endpoint=\"{endpoint}\"}}")];
+        assert_eq!((of("open"), of("authenticated")), (0.0, 0.0));
+        assert_eq!(of("accepted_total"), if endpoint == "ws" { 4.0 } else { 1.0 });
+    }
+    assert_eq!(metrics[r#"valtronics_messages_received_total{endpoint="ws"}"#], 2.0);
+    let listed = connections(&server, "").await;
+    assert_eq!(listed["connections"], json!([]));
+    assert_eq!(listed["stats"]["totalConnections"], 2);
+    assert_eq!(listed["stats"]["activeConnections"], 0);
+    assert_eq!(listed["stats"]["averageConnectionDuration"], 0.0);
+}
