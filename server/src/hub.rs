@@ -149,6 +149,7 @@ impl Hub {
     pub fn detach(&mut self, session: SessionId) {
         self.remove_telemetry(session, None);
         self.subscribers.remove(&session);
+        self.pages.retain(|page| page.session != session);
     }
 
     /// Sends live readings of a device, in the order in which they came.

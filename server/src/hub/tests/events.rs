@@ -50,6 +50,9 @@ fn check(messages: &[Json], stored: &[CommittedEvent], requests: &[(Option<u64>,
 }
 
 proptest! {
+    // Each case is some hundred steps.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn whoever_subscribes_gets_every_event_once(steps in prop::collection::vec(step(), 1..150)) {
         let mut world = World::new(1 << 20);
@@ -136,6 +139,17 @@ fn what_the_store_does_not_give_ends_the_connection() {
         assert_eq!(taken.close.map(|close| close.code), Some(code));
         assert_eq!(world.hub.next_page(), None, "it is not asked for again");
     }
+}
+
+#[test]
+fn for_who_has_gone_nothing_is_read() {
+    let mut world = World::new(1 << 20);
+    world.attach(0, DeviceGrant::All);
+    (0..20).for_each(|_| world.change_status(DeviceId(1), Status::Online));
+    world.subscribe(0, Channel::Devices, &json!({"since": 0}));
+    assert!(world.hub.next_page().is_some());
+    world.hub.detach(SessionId(0));
+    assert_eq!(world.hub.next_page(), None);
 }
 
 #[test]

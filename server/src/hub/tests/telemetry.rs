@@ -109,6 +109,9 @@ const FILTERS: [&str; 4] = [
 ];
 
 proptest! {
+    // Each case is some hundred steps.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn the_newest_value_always_arrives(
         steps in prop::collection::vec(step(), 1..200),
