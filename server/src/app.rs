@@ -26,7 +26,7 @@ use crate::{
     session::Gate,
     state::{EventLog, LastValue, State},
     store::{RegistryLimits, Restored, Store},
-    store_task::{StoreTask, last_values},
+    store_task::{EngineWays, StoreTask, last_values},
     system,
     tls::Certificate,
     uplink::Uplinks,
@@ -106,10 +106,10 @@ impl Running {
             .with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
         let names = watch::Sender::new(registry_limits(config));
-        let (store_task, store, commits) =
+        let (store_task, store, ways) =
             StoreTask::new(store, names.subscribe(), config.history.keep);
         let sample = Arc::new(Notify::new());
-        let (engine, handle) = Engine::new(parts(restored, config, file_rules, commits, &sample)?);
+        let (engine, handle) = Engine::new(parts(restored, config, file_rules, ways, &sample)?);
         let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
         let (gate, connections) = (Arc::new(gate), TaskTracker::new());
         // Whoever comes before its keys are known would be told that his token is bad.
@@ -203,7 +203,7 @@ fn parts(
     restored: Restored,
     config: &Config,
     file_rules: Vec<Rule>,
-    store: tokio::sync::mpsc::Sender<crate::commit::Commit>,
+    store: EngineWays,
     sample: &Arc<Notify>,
 ) -> anyhow::Result<Parts> {
     let now = clock::now();
@@ -226,16 +226,18 @@ fn parts(
         limits: hub_limits(config),
         keep: config.history.keep,
         offline_after: config.devices.offline_after,
-        store,
+        store: store.commits,
+        pages: store.pages,
         sample: Arc::clone(sample),
     })
 }
 
 fn restored_log(restored: &Restored, now: valtronics_protocol::time::UnixMillis) -> State {
+    let oldest = restored.oldest;
     State::new(
         restored.log.clone(),
-        EventLog::restore(restored.alert_seq, restored.alerts.clone(), now),
-        EventLog::restore(restored.device_seq, restored.devices.clone(), now),
+        EventLog::restore(oldest.alert, restored.alert_seq, restored.alerts.clone(), now),
+        EventLog::restore(oldest.device, restored.device_seq, restored.devices.clone(), now),
     )
 }
 

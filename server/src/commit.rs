@@ -144,6 +144,15 @@ pub struct Committed {
     pub events: Vec<CommittedEvent>,
 }
 
+/// The oldest position of each channel that the store holds; of a channel without events, the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Oldest {
+    /// In channel `alerts`.
+    pub alert: Seq,
+    /// In channel `devices`.
+    pub device: Seq,
+}
+
 /// An event with its position.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommittedEvent {

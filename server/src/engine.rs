@@ -19,15 +19,16 @@ use valtronics_protocol::{
 use crate::{
     auth::Claims,
     clock,
-    commit::{AlertDraft, Commit, Committed, EventDraft, RegistryChange},
+    commit::{AlertDraft, Commit, Committed, EventDraft, Oldest, RegistryChange},
     domain::alerts::Alerts,
-    hub::{Hub, HubLimits, SessionId, SystemSample},
+    hub::{Hub, HubLimits, Page, PageRequest, SessionId, SystemSample},
     ingest::{Batch, Ticket},
     outbox::Outbox,
     state::State,
 };
 
 mod apply;
+mod commits;
 mod gateways;
 mod handle;
 mod queues;
@@ -100,6 +101,10 @@ pub enum Input {
     Registered(Vec<RegistryChange>),
     /// The store has committed what it was given last.
     Committed(Committed),
+    /// The store has read events that are not at hand.
+    Page(Page),
+    /// The store has let go of what is older than these positions.
+    Pruned(Oldest),
     /// A gateway has connected, or its connection has ended.
     Gateway {
         /// The subject of its token.
@@ -153,17 +158,12 @@ pub struct Parts {
     pub offline_after: Option<Duration>,
     /// Where commits go.
     pub store: mpsc::Sender<Commit>,
+    /// Where the store is asked for events that are not at hand.
+    pub pages: mpsc::Sender<PageRequest>,
     /// Wakes the sampler of the host.
     pub sample: Arc<Notify>,
 }
 
-/// How long a commit may gather under load while somebody waits for it: at this rate the store costs
-/// little.
-const COMMIT_EVERY: Duration = Duration::from_millis(20);
-/// The same while nobody does: readings without numbers, which nothing acknowledges.
-const COMMIT_UNHURRIED: Duration = Duration::from_millis(100);
-/// How many readings a commit gathers at most before it is due: some milliseconds' work.
-const COMMIT_READINGS: usize = 16_384;
 /// How often silence, gateways and slow readers are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -178,6 +178,7 @@ pub struct Engine {
     keep: Duration,
     offline_after: Option<Duration>,
     store: mpsc::Sender<Commit>,
+    pages: mpsc::Sender<PageRequest>,
     sample: Arc<Notify>,
     inputs: mpsc::Receiver<Input>,
     commands: mpsc::Receiver<Command>,
@@ -223,6 +224,7 @@ impl Engine {
             keep: parts.keep,
             offline_after: parts.offline_after,
             store: parts.store,
+            pages: parts.pages,
             sample: parts.sample,
             inputs: inputs_rx,
             commands: commands_rx,
@@ -244,12 +246,16 @@ impl Engine {
             let event = self.next().await;
             let (now, instant) = (clock::now(), clock::instant());
             match event {
-                Event::Input(input) => self.input(input, now, instant),
+                Event::Input(input) => {
+                    self.commands_before(now);
+                    self.input(input, now, instant);
+                }
                 Event::Command(command) => self.command(command, now),
                 Event::Time => self.time(now, instant),
                 Event::Gone => self.stopping = true,
             }
             self.commit_if_due(instant);
+            self.ask_pages();
             if self.stopping && self.committing.is_none() && self.is_committed() {
                 return self.state;
             }
@@ -271,22 +277,6 @@ impl Engine {
         [commit, self.hub.deadline()].into_iter().flatten().fold(self.tick_at, Instant::min)
     }
 
-    /// Returns when what is gathered is to be committed.
-    fn commit_at(&self) -> Instant {
-        let awaited = self.pending_tickets.iter().any(|(ticket, _)| ticket.is_some());
-        let urgent = awaited || !self.pending.events.is_empty() || !self.pending.rules.is_empty();
-        match () {
-            () if self.pending.readings.len() >= COMMIT_READINGS => self.committed_at,
-            () if urgent => self.committed_at + COMMIT_EVERY,
-            () => self.committed_at + COMMIT_UNHURRIED,
-        }
-    }
-
-    fn is_committed(&self) -> bool {
-        self.pending_tickets.is_empty()
-            && self.pending == Commit { received_at: self.pending.received_at, ..Commit::default() }
-    }
-
     fn time(&mut self, now: UnixMillis, instant: Instant) {
         self.hub.tick(&self.state, instant);
         if self.tick_at <= instant {
@@ -302,6 +292,16 @@ impl Engine {
     fn want_system(&self, now: UnixMillis) {
         if self.hub.wants_system(now) {
             self.sample.notify_one();
+        }
+    }
+
+    /// Handles the commands that are there: what a token no longer allows must not go out because
+    /// the readings were looked at first.
+    fn commands_before(&mut self, now: UnixMillis) {
+        for _ in 0..self.commands.len() {
+            if let Ok(command) = self.commands.try_recv() {
+                self.command(command, now);
+            }
         }
     }
 
@@ -328,6 +328,8 @@ impl Engine {
             Input::Batch(batch) => self.batch(batch, now, instant),
             Input::Registered(changes) => self.registered(changes),
             Input::Committed(committed) => self.committed(committed, now),
+            Input::Page(page) => self.hub.page_read(page, &self.state, now),
+            Input::Pruned(oldest) => self.state.forget_before(oldest),
             Input::Gateway { sub, name, connected } => {
                 if let Some(gateway) = self.gateways.set(sub, name, connected, now) {
                     self.gateway_changed(&gateway, connected, now);
@@ -347,39 +349,6 @@ impl Engine {
             Input::Read(look) => look(&self.state, &self.alerts),
             Input::Goodbye { part, parts } => self.hub.say_goodbye(part, parts),
             Input::Stop => self.stopping = true,
-        }
-    }
-
-    /// Hands what is gathered to the store when it is idle and its time has come.
-    fn commit_if_due(&mut self, instant: Instant) {
-        if self.committing.is_some() || self.is_committed() {
-            return;
-        }
-        if self.commit_at() > instant && !self.stopping {
-            return;
-        }
-        let commit = std::mem::take(&mut self.pending);
-        // The channel holds one commit and the store has none: there is room unless it has ended,
-        // and then the process ends.
-        if self.store.try_send(commit).is_ok() {
-            self.committing = Some(std::mem::take(&mut self.pending_tickets));
-            self.committed_at = instant;
-        }
-    }
-
-    fn committed(&mut self, committed: Committed, now: UnixMillis) {
-        for (ticket, permit) in self.committing.take().unwrap_or_default() {
-            if let Some(ticket) = ticket {
-                self.queues.committed(&ticket);
-            }
-            drop(permit);
-        }
-        let any = !committed.events.is_empty();
-        for event in committed.events {
-            self.state.publish(event, now);
-        }
-        if any {
-            self.hub.events_published(&self.state, now);
         }
     }
 }

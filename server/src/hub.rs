@@ -2,13 +2,14 @@
 //!
 //! An update of a device goes through an index from devices to targets; nothing walks all
 //! subscriptions. It is encoded once for each projection that somebody gets, and pushed, never
-//! awaited. Whoever reads too slowly, has just subscribed, or resumes is served from the state: his
-//! `Backlog` says what is still owed, and [`Hub::pump`] pays it as his connection drains.
+//! awaited. Whoever reads too slowly, has just subscribed, or resumes is served from the state, and
+//! of older events from pages of the store: his `Backlog` says what is still owed, and [`Hub::pump`]
+//! pays it as his connection drains.
 //!
 //! Pure: no socket, no clock; the outboxes are what comes out.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,25 +20,28 @@ use valtronics_protocol::{close::CloseCode, time::UnixMillis};
 use crate::{
     auth::{Claims, DeviceGrant, Scopes},
     commit::MetricIndex,
-    outbox::{Close, Outbox, Pushed, TelemetryFrame},
+    outbox::{Close, Outbox, Pushed},
     state::{Device, State},
 };
 
 pub mod projection;
 mod backlog;
+mod events;
 mod index;
 mod metric_set;
 mod subscribe;
 mod subscription;
 mod system;
 mod throttle;
+mod walk;
 
 use backlog::Backlog;
 use index::Index;
-use projection::{Change, Mark, ProjectionId, Projections};
+use projection::{Change, Encoded, Mark, ProjectionId, Projections};
 use subscription::{EventSubscription, Keyed, SystemSubscription, TelemetrySubscription};
 use throttle::Throttles;
 
+pub use events::{Page, PageRequest};
 pub use system::SystemSample;
 
 /// Names a session for as long as the server runs.
@@ -64,6 +68,8 @@ pub struct Hub {
     live: Index,
     historical: Index,
     throttles: Throttles,
+    /// What the store is to be asked for.
+    pages: VecDeque<PageRequest>,
     /// Sessions that got telemetry and sleep on until the coalescing period ends.
     asleep: Vec<Arc<Outbox>>,
     wake_at: Option<Instant>,
@@ -107,6 +113,7 @@ impl Hub {
             live: Index::default(),
             historical: Index::default(),
             throttles: Throttles::default(),
+            pages: VecDeque::new(),
             asleep: Vec::new(),
             wake_at: None,
         }
@@ -142,42 +149,15 @@ impl Hub {
     pub fn detach(&mut self, session: SessionId) {
         self.remove_telemetry(session, None);
         self.subscribers.remove(&session);
+        self.pages.retain(|page| page.session != session);
     }
 
     /// Sends live readings of a device, in the order in which they came.
     pub fn publish(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
-        self.spread(device, changes, Mark::Live, now);
-        let projections = &self.projections;
-        let covered = |id: ProjectionId| {
-            let metrics = changes.iter().map(|change| change.metric);
-            let shown = |metric: &MetricIndex| {
-                device.metric(*metric).is_some_and(|metric| projections.covers(id, &metric.name))
-            };
-            metrics.filter(shown).collect()
-        };
-        for due in self.throttles.changed(device.id(), covered, now) {
-            self.emit_throttled(&due, device, now);
-        }
-    }
-
-    /// Sends readings that came late.
-    pub fn publish_historical(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
-        self.spread(device, changes, Mark::Historical, now);
-    }
-
-    fn spread(&mut self, device: &Device, changes: &[Change<'_>], mark: Mark, now: Instant) {
-        let index = if mark == Mark::Historical { &self.historical } else { &self.live };
-        let mut encoded: Vec<(ProjectionId, Vec<Arc<TelemetryFrame>>)> = Vec::new();
         let HubLimits { queue_bytes, coalesce, .. } = self.limits;
-        for target in index.of(device.id()) {
-            let known = encoded.iter().position(|(id, _)| *id == target.projection);
-            let at = known.unwrap_or_else(|| {
-                let frames = self.projections.encode(target.projection, device, changes, mark);
-                encoded.push((target.projection, frames));
-                encoded.len() - 1
-            });
-            let frames = encoded.get(at).map(|(_, frames)| frames.as_slice()).unwrap_or_default();
-            for frame in frames {
+        let mut encoded = Encoded::new(&self.projections, device, changes, Mark::Live);
+        for target in self.live.of(device.id()) {
+            for frame in encoded.frames(target.projection) {
                 match target.push(frame, queue_bytes, now, coalesce) {
                     Pushed::Queued | Pushed::Gone => {}
                     Pushed::Asleep => self.asleep.push(Arc::clone(&target.outbox)),
@@ -191,6 +171,36 @@ impl Hub {
         }
         if !self.asleep.is_empty() && self.wake_at.is_none() {
             self.wake_at = Some(now + coalesce);
+        }
+        self.publish_throttled(device, changes, now);
+    }
+
+    fn publish_throttled(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
+        let projections = &self.projections;
+        let covered = |id: ProjectionId| {
+            let metrics = changes.iter().map(|change| change.metric);
+            let shown = |metric: &MetricIndex| {
+                device.metric(*metric).is_some_and(|metric| projections.covers(id, &metric.name))
+            };
+            metrics.filter(shown).collect()
+        };
+        for due in self.throttles.changed(device.id(), covered, now) {
+            self.emit_throttled(&due, device, now);
+        }
+    }
+
+    /// Sends readings that came late, at once whatever the period.
+    pub fn publish_historical(&mut self, device: &Device, changes: &[Change<'_>]) {
+        let mut encoded = Encoded::new(&self.projections, device, changes, Mark::Historical);
+        for target in self.historical.of(device.id()) {
+            for frame in encoded.frames(target.projection) {
+                if !target.outbox.push_historical(frame, target.packing)
+                    && let Some(subscriber) = self.subscribers.get_mut(&target.session)
+                {
+                    subscriber.backlog.merged_telemetry += 1;
+                    subscriber.outbox.note_merged(1);
+                }
+            }
         }
     }
 
@@ -234,7 +244,10 @@ impl Hub {
 
     /// Sends events that have just been published.
     pub fn events_published(&mut self, state: &State, now: UnixMillis) {
-        let sessions: Vec<SessionId> = self.subscribers.keys().copied().collect();
+        let waits = |(session, subscriber): (&SessionId, &Subscriber)| {
+            (!subscriber.is_promised()).then_some(*session)
+        };
+        let sessions: Vec<SessionId> = self.subscribers.iter().filter_map(waits).collect();
         for session in sessions {
             self.pump(session, state, now);
         }
@@ -254,10 +267,9 @@ impl Hub {
 
     /// Ends the connections that do not read their events.
     pub fn end_stuck(&mut self, state: &State, now: UnixMillis) {
-        for subscriber in self.subscribers.values() {
-            let oldest = subscriber.oldest_event(state);
-            if oldest.is_some_and(|at| now.since(at) > EVENT_PATIENCE) {
-                subscriber.outbox.close(Close {
+        for subscriber in self.subscribers.values_mut() {
+            if subscriber.is_stuck(state, now) {
+                subscriber.outbox.cut(Close {
                     code: CloseCode::TooSlow,
                     reason: "alerts or status changes waited for 60 s: come back with since".into(),
                 });
@@ -274,3 +286,6 @@ fn newest(device: &Device, metrics: impl Iterator<Item = MetricIndex>) -> Vec<Ch
     };
     metrics.filter_map(change).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! What waits for one connection: between the hub, which fills it, and the session, which drains it.
 //!
-//! Two lanes and a slot. **Urgent**: answers, events and snapshots, in order; the hub puts no more in
-//! than [`URGENT_BYTES`] and keeps the rest as positions in its own state. **Telemetry**: frames
+//! Three lanes and a slot. **Urgent**: answers, events and snapshots, in order; the hub puts no more
+//! in than [`URGENT_BYTES`] and keeps the rest as positions in its own state. **Telemetry**: frames
 //! that all subscribers of a projection share; when they take more than the limit, or nothing of
 //! them has moved for [`STALL`], the hub takes them back and remembers which metrics changed.
+//! **Historical**: readings that came late; nothing newer says what they say, so they are never
+//! conflated, and what finds no room is dropped and counted: the past is read from history.
 //! **System**: the newest system status, replaced while it waits.
 //!
 //! Neither side ever waits for the other: the hub wakes the session when something comes into an
@@ -26,11 +28,18 @@ use crate::{
     socket::Message,
 };
 
+mod lanes;
+
+use lanes::Lanes;
+
 /// How much the hub puts into the urgent lane before it waits for the connection to drain: some
 /// flushes' worth, so that the hub is asked seldom and memory stays small.
 pub const URGENT_BYTES: usize = 32 * 1024;
 /// How long telemetry may wait without any of it moving before it is conflated.
 pub const STALL: Duration = Duration::from_secs(5);
+/// How many bytes of late readings wait for one connection: some seconds of an agent's backlog on a
+/// slow line. More is dropped, and counted as `lagged`.
+pub const HISTORICAL_BYTES: usize = 256 * 1024;
 
 /// One encoded `telemetry_update`, shared by everybody who gets it.
 #[derive(Debug)]
@@ -75,31 +84,6 @@ pub struct Outbox {
     lanes: Mutex<Lanes>,
 }
 
-#[derive(Debug, Default)]
-struct Lanes {
-    urgent: VecDeque<Outgoing>,
-    urgent_bytes: usize,
-    telemetry: VecDeque<(Arc<TelemetryFrame>, Packing)>,
-    telemetry_bytes: usize,
-    /// When something of the telemetry lane last moved, or came into the empty lane.
-    moved_at: Option<Instant>,
-    /// When the session last took telemetry.
-    taken_at: Option<Instant>,
-    /// When the oldest readings came in of those that the session takes now.
-    arrived_at: Option<Instant>,
-    system: Option<Outgoing>,
-    close: Option<Close>,
-    /// The hub conflates for this connection until it says otherwise.
-    conflating: bool,
-    /// The hub holds more for this connection.
-    more: bool,
-    /// How many requests the engine has answered.
-    answered: u64,
-    gone: bool,
-    waker: Option<Waker>,
-    noted: Depth,
-}
-
 /// How deep an outbox is, for those who watch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Depth {
@@ -107,7 +91,7 @@ pub struct Depth {
     pub queued_bytes: usize,
     /// How many keys the connection has subscribed to.
     pub subscriptions: usize,
-    /// How many telemetry updates were merged away, ever.
+    /// How many telemetry updates were merged away or found no room, ever.
     pub merged_telemetry: u64,
     /// How many system updates were merged away, ever.
     pub merged_system: u64,
@@ -151,10 +135,25 @@ impl Outbox {
         self.push_update(to_message(message, self.format), Packing::Alone);
     }
 
-    /// Adds an event or a part of a snapshot.
+    /// Adds newest values.
     pub fn push_update(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
         lanes.push(Outgoing { message, packing });
+        lanes.wake();
+    }
+
+    /// Adds an event.
+    pub fn push_event(&self, message: Message, packing: Packing) {
+        let mut lanes = self.lanes();
+        lanes.push(Outgoing { message, packing });
+        lanes.last_event = lanes.urgent_pushed;
+        lanes.wake();
+    }
+
+    /// Adds last values, behind all telemetry that waits: time does not go backwards.
+    pub fn push_behind(&self, message: Message, packing: Packing) {
+        let mut lanes = self.lanes();
+        lanes.push_behind(Outgoing { message, packing });
         lanes.wake();
     }
 
@@ -163,11 +162,7 @@ impl Outbox {
     pub fn answer(&self, message: &impl Serialize) {
         let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        lanes.telemetry_bytes = 0;
-        for (frame, packing) in mem::take(&mut lanes.telemetry) {
-            lanes.push(Outgoing { message: frame.message.clone(), packing });
-        }
-        lanes.push(Outgoing { message, packing: Packing::Alone });
+        lanes.push_behind(Outgoing { message, packing: Packing::Alone });
         lanes.answered += 1;
         lanes.wake();
     }
@@ -195,8 +190,11 @@ impl Outbox {
             return Pushed::Gone;
         }
         let bytes = lanes.telemetry_bytes + frame.message.len();
+        // What went ahead with an answer still waits.
+        let moved = lanes.urgent_bytes.saturating_sub(URGENT_BYTES);
+        let full = bytes + moved > limit_bytes;
         let stalled = lanes.moved_at.is_some_and(|at| now.saturating_duration_since(at) > STALL);
-        if lanes.conflating || bytes > limit_bytes || (stalled && !lanes.telemetry.is_empty()) {
+        if lanes.conflating || full || (stalled && !lanes.telemetry.is_empty()) {
             return Pushed::Conflate;
         }
         if lanes.telemetry.is_empty() {
@@ -210,6 +208,19 @@ impl Outbox {
         }
         lanes.wake();
         Pushed::Queued
+    }
+
+    /// Adds readings that came late; returns whether they found room.
+    pub fn push_historical(&self, frame: &Arc<TelemetryFrame>, packing: Packing) -> bool {
+        let mut lanes = self.lanes();
+        let bytes = lanes.historical_bytes + frame.message.len();
+        if lanes.gone || bytes > HISTORICAL_BYTES {
+            return lanes.gone;
+        }
+        lanes.historical_bytes = bytes;
+        lanes.historical.push_back((Arc::clone(frame), packing));
+        lanes.wake();
+        true
     }
 
     /// Sets the newest system status; returns whether one was waiting that nobody will see now.
@@ -233,6 +244,18 @@ impl Outbox {
         lanes.conflating = true;
         lanes.telemetry_bytes = 0;
         mem::take(&mut lanes.telemetry)
+    }
+
+    /// Lets go of the waiting telemetry of other devices than these.
+    pub fn keep_telemetry(&self, is_kept: impl Fn(DeviceId) -> bool) {
+        let mut lanes = self.lanes();
+        lanes.telemetry.retain(|(frame, _)| is_kept(frame.device));
+        lanes.historical.retain(|(frame, _)| is_kept(frame.device));
+        let bytes = |lane: &VecDeque<(Arc<TelemetryFrame>, Packing)>| {
+            lane.iter().map(|(frame, _)| frame.message.len()).sum()
+        };
+        lanes.telemetry_bytes = bytes(&lanes.telemetry);
+        lanes.historical_bytes = bytes(&lanes.historical);
     }
 
     /// Takes telemetry again.
@@ -264,11 +287,12 @@ impl Outbox {
     pub fn depth(&self) -> Depth {
         let lanes = self.lanes();
         let system = lanes.system.as_ref().map_or(0, |waiting| waiting.message.len());
-        let queued_bytes = lanes.urgent_bytes + lanes.telemetry_bytes + system;
+        let queued_bytes =
+            lanes.urgent_bytes + lanes.telemetry_bytes + lanes.historical_bytes + system;
         Depth { queued_bytes, ..lanes.noted }
     }
 
-    /// Notes how many telemetry updates were merged away just now.
+    /// Notes how many telemetry updates were merged away, or found no room, just now.
     pub fn note_merged(&self, more: u64) {
         self.lanes().noted.merged_telemetry += more;
     }
@@ -278,13 +302,43 @@ impl Outbox {
         self.lanes().noted.subscriptions = keys;
     }
 
+    /// Returns how many urgent messages went, while an event waits.
+    #[must_use]
+    pub fn moved_before_event(&self) -> Option<u64> {
+        let lanes = self.lanes();
+        (lanes.last_event > lanes.urgent_popped).then_some(lanes.urgent_popped)
+    }
+
     /// Ends the connection after what waits in the urgent lane.
     pub fn close(&self, close: Close) {
         let mut lanes = self.lanes();
-        lanes.telemetry.clear();
-        lanes.telemetry_bytes = 0;
+        lanes.drop_telemetry();
         lanes.close.get_or_insert(close);
         lanes.wake();
+    }
+
+    /// Ends the connection without waiting for what waits.
+    pub fn cut(&self, close: Close) {
+        let mut lanes = self.lanes();
+        lanes.drop_telemetry();
+        lanes.close.get_or_insert(close);
+        lanes.cut = true;
+        lanes.wake();
+        if let Some(waker) = lanes.cut_waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Returns why the connection is to be cut short; if it is not, `waker` is woken when it is.
+    pub fn cut_short(&self, waker: &Waker) -> Option<Close> {
+        let mut lanes = self.lanes();
+        if lanes.cut {
+            return lanes.close.take();
+        }
+        if !lanes.cut_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            lanes.cut_waker = Some(waker.clone());
+        }
+        None
     }
 
     /// Marks the session as ended and lets go of all that waits.
@@ -313,7 +367,8 @@ impl Outbox {
         }
         let empty = lanes.is_empty();
         let close = if empty { lanes.close.take() } else { None };
-        let more = empty && lanes.more;
+        // Late readings do not keep newer ones waiting.
+        let more = lanes.is_up_to_date() && lanes.more;
         if more {
             lanes.more = false;
         }
@@ -325,93 +380,5 @@ impl Outbox {
     }
 }
 
-impl Lanes {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    fn push(&mut self, outgoing: Outgoing) {
-        self.urgent_bytes += outgoing.message.len();
-        self.urgent.push_back(outgoing);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.telemetry.is_empty() && self.system.is_none()
-    }
-
-    fn pop(&mut self, now: Instant) -> Option<Outgoing> {
-        if let Some(outgoing) = self.urgent.pop_front() {
-            self.urgent_bytes -= outgoing.message.len();
-            return Some(outgoing);
-        }
-        if let Some((frame, packing)) = self.telemetry.pop_front() {
-            self.telemetry_bytes -= frame.message.len();
-            self.moved_at = Some(now);
-            self.taken_at = Some(now);
-            self.arrived_at = self.arrived_at.or(frame.arrived_at);
-            return Some(Outgoing { message: frame.message.clone(), packing });
-        }
-        self.system.take()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(text: &str) -> Arc<TelemetryFrame> {
-        Arc::new(TelemetryFrame {
-            message: Message::text(text),
-            device: DeviceId(1),
-            metrics: Box::new([MetricIndex(0)]),
-            arrived_at: None,
-        })
-    }
-
-    fn push(outbox: &Outbox, text: &str, limit_bytes: usize, now: Instant) -> Pushed {
-        outbox.push_telemetry(&frame(text), Packing::Alone, limit_bytes, now, Duration::ZERO)
-    }
-
-    fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
-        let mut messages = Vec::new();
-        outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
-        messages.iter().map(|taken| taken.message.to_text().unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn answers_come_before_later_and_after_earlier_telemetry() {
-        let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        push(&outbox, "old", 100, now);
-        outbox.answer(&"answer");
-        push(&outbox, "new", 100, now);
-        outbox.push(&"event");
-        assert_eq!(take(&outbox, now), ["old", "\"answer\"", "\"event\"", "new"]);
-        assert_eq!(outbox.queued_bytes(), 0);
-    }
-
-    #[test]
-    fn telemetry_is_bounded_in_bytes_and_in_age() {
-        let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert_eq!(push(&outbox, "12345", 8, now), Pushed::Queued);
-        assert_eq!(push(&outbox, "6789", 8, now), Pushed::Conflate);
-        let later = now + STALL + Duration::from_millis(1);
-        assert_eq!(push(&outbox, "6", 8, later), Pushed::Conflate);
-        assert_eq!(outbox.conflate().len(), 1);
-        assert_eq!(push(&outbox, "6", 8, now), Pushed::Conflate);
-        outbox.resume();
-        assert_eq!(push(&outbox, "6", 8, later), Pushed::Queued);
-        assert_eq!(take(&outbox, now), ["6"]);
-        outbox.end();
-        assert_eq!(push(&outbox, "6", 8, now), Pushed::Gone);
-    }
-
-    #[test]
-    fn the_newest_system_status_replaces_the_one_that_waits() {
-        let (outbox, now) = (Outbox::default(), crate::clock::instant());
-        assert!(!outbox.push_system(&"1", Packing::Alone));
-        assert!(outbox.push_system(&"2", Packing::Alone));
-        assert_eq!(take(&outbox, now), ["\"2\""]);
-    }
-}
+mod tests;

@@ -128,6 +128,10 @@ impl Session {
         for _ in 0..MAX_ROUNDS {
             let now = clock::instant();
             let mut moved = self.poll_deadline(cx, now);
+            if let Some(Close { code, reason }) = self.outbox.cut_short(cx.waker()) {
+                self.outgoing.clear();
+                self.begin_close(code, &reason);
+            }
             moved |= self.handle_requests(now);
             moved |= self.poll_engine(cx);
             match self.poll_write(cx, now) {

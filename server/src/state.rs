@@ -15,7 +15,7 @@ use valtronics_protocol::{
 
 use crate::{
     commit::{
-        CommittedAlert, CommittedEvent, MetricIndex, RegisteredDevice, RegisteredMetric,
+        CommittedAlert, CommittedEvent, MetricIndex, Oldest, RegisteredDevice, RegisteredMetric,
         RegistryChange,
     },
     domain::{
@@ -133,6 +133,12 @@ impl State {
                 None
             }
         }
+    }
+
+    /// Notes what the store has let go of.
+    pub fn forget_before(&mut self, oldest: Oldest) {
+        self.alert_log.forget_before(oldest.alert);
+        self.device_log.forget_before(oldest.device);
     }
 
     /// Takes over an event that is committed.

@@ -7,9 +7,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use rusqlite::{Connection, Transaction, params};
-use valtronics_protocol::time::UnixMillis;
+use valtronics_protocol::{filter::Channel, id::Seq, time::UnixMillis};
 
-use crate::commit::{Commit, Committed, QueueKey, Row, RuleChange};
+use crate::commit::{Commit, Committed, CommittedEvent, Oldest, QueueKey, Row, RuleChange};
 
 mod error;
 mod events;
@@ -103,6 +103,27 @@ impl Store {
             )?
             .execute([journal::encode(rows)])?;
         Ok(())
+    }
+
+    /// Reads the first events of a channel after a position, in order and without holes.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn events_after(
+        &self,
+        channel: Channel,
+        after: Seq,
+        most: usize,
+    ) -> Result<Vec<CommittedEvent>, StoreError> {
+        events::after(&self.db, channel, after, most)
+    }
+
+    /// Returns the oldest events that are held.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn oldest(&self) -> Result<Oldest, StoreError> {
+        events::oldest(&self.db)
     }
 
     /// Deletes some of what is older than is kept; true when there may be more.

@@ -18,13 +18,18 @@ use crate::{
     clock,
     commit::{Commit, MetricIndex, Row},
     engine::{EngineHandle, Input},
-    store::{self, RegistryLimits, Store},
+    hub::{Page, PageRequest},
+    store::{self, RegistryLimits, Store, StoreError},
 };
 
 /// How long to wait before a commit that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How many requests for names may wait: each uplink asks one at a time.
 const REQUESTS: usize = 64;
+/// How many events a page holds: some tens of KiB, about what an outbox takes at once.
+const PAGE: usize = 128;
+/// How many requests for pages may wait: the rest waits in the hub, one a connection and channel.
+const PAGES: usize = 16;
 /// How often last values are written down, so that a start has little to replay.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How soon the next slice of what is old goes: a call deletes 1,000 commits, and at most 50 a
@@ -113,21 +118,31 @@ pub struct StoreTask {
     keep: Duration,
     requests: mpsc::Receiver<Request>,
     commits: mpsc::Receiver<Commit>,
+    pages: mpsc::Receiver<PageRequest>,
     writable: Arc<AtomicBool>,
     committed: Arc<AtomicU64>,
 }
 
+/// The engine's ways to the store.
+pub struct EngineWays {
+    /// Where commits go.
+    pub commits: mpsc::Sender<Commit>,
+    /// Where requests for events go.
+    pub pages: mpsc::Sender<PageRequest>,
+}
+
 impl StoreTask {
-    /// Makes the task, the way to it, and the way of the engine's commits.
+    /// Makes the task, the way to it, and the engine's.
     #[must_use]
     pub fn new(
         store: Store,
         limits: watch::Receiver<RegistryLimits>,
         keep: Duration,
-    ) -> (Self, StoreHandle, mpsc::Sender<Commit>) {
+    ) -> (Self, StoreHandle, EngineWays) {
         let (requests, requests_rx) = mpsc::channel(REQUESTS);
         // The engine sends a commit only when the one before is done.
         let (commits, commits_rx) = mpsc::channel(1);
+        let (pages, pages_rx) = mpsc::channel(PAGES);
         let (writable, committed) = (Arc::new(AtomicBool::new(true)), Arc::default());
         let task = Self {
             store: Some(store),
@@ -135,10 +150,12 @@ impl StoreTask {
             keep,
             requests: requests_rx,
             commits: commits_rx,
+            pages: pages_rx,
             writable: Arc::clone(&writable),
             committed: Arc::clone(&committed),
         };
-        (task, StoreHandle { requests, writable, commits: committed }, commits)
+        let handle = StoreHandle { requests, writable, commits: committed };
+        (task, handle, EngineWays { commits, pages })
     }
 
     /// Serves until the engine has ended; returns the store.
@@ -151,6 +168,7 @@ impl StoreTask {
                 if failed.is_some() { retry_at.min(checkpoint_at) } else { checkpoint_at };
             tokio::select! {
                 Some(request) = self.requests.recv() => self.register(request, &engine).await,
+                Some(request) = self.pages.recv() => self.read_page(request, &engine).await,
                 commit = self.commits.recv(), if failed.is_none() => match commit {
                     Some(commit) => failed = self.commit(commit, &engine).await,
                     None => break,
@@ -214,6 +232,14 @@ impl StoreTask {
         }
     }
 
+    async fn read_page(&mut self, request: PageRequest, engine: &EngineHandle) {
+        let PageRequest { channel, after, .. } = request;
+        let read = self.with(move |store| store.events_after(channel, after, PAGE)).await;
+        let events = read.inspect_err(|error| tracing::error!(%error, "events cannot be read"));
+        // An engine that has ended waits for nothing.
+        let _ = engine.send(Input::Page(Page { request, events: events.ok() })).await;
+    }
+
     async fn register(&mut self, request: Request, engine: &EngineHandle) {
         let Request { sub, gateway, wanted, answer } = request;
         let (limits, now) = (*self.limits.borrow(), clock::now());
@@ -245,12 +271,19 @@ impl StoreTask {
         let (keep, now) = (self.keep, clock::now());
         let tidied = self.with(move |store| {
             store.checkpoint(&rows)?;
-            store.prune(keep, now)
+            Ok::<_, StoreError>((store.prune(keep, now)?, store.oldest()?))
         });
-        tidied.await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the store could not be tidied; it is tried again in a minute");
-            false
-        })
+        match tidied.await {
+            Ok((more, oldest)) => {
+                // An engine that has ended waits for nothing.
+                let _ = engine.send(Input::Pruned(oldest)).await;
+                more
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the store could not be tidied; it is tried again in a minute");
+                false
+            }
+        }
     }
 }
 

@@ -133,7 +133,7 @@ impl Engine {
             self.hub.publish(device, &live, instant);
         }
         if !late.is_empty() {
-            self.hub.publish_historical(device, &late, instant);
+            self.hub.publish_historical(device, &late);
         }
     }
 

@@ -4,39 +4,42 @@
 //! telemetry that was not read in time is a set of changed metrics. [`Hub::pump`] pays as much as
 //! the outbox takes; the session asks again when it has drained.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 use valtronics_protocol::{
     event::{Event, Lagged},
     filter::Channel,
-    id::{DeviceId, Seq},
+    id::DeviceId,
     time::UnixMillis,
 };
 
 use super::{
     Hub, SessionId, Subscriber,
+    events::EventsOwed,
     metric_set::MetricSet,
     newest,
     projection::{Mark, Projections},
-    subscription::{EventSubscription, Keyed},
+    subscription::Key,
+    walk::Walks,
 };
 use crate::{
-    commit::{CommittedEvent, MetricIndex},
-    message::Packing,
+    commit::MetricIndex,
     outbox::{TelemetryFrame, URGENT_BYTES},
-    state::{EventLog, State, encode},
+    state::State,
 };
 
 /// What is owed to one connection.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    telemetry: VecDeque<Walk>,
-    alerts: EventsOwed,
-    status: EventsOwed,
+    telemetry: Walks,
+    pub(super) alerts: EventsOwed,
+    pub(super) status: EventsOwed,
+    /// How many urgent messages had gone when an event was last seen waiting in the outbox, and
+    /// since when that has not changed.
+    pub(super) stuck: Option<(u64, UnixMillis)>,
+    /// The connection is to ask again when it has drained.
+    promised: bool,
     /// Devices whose newest values are owed, the longest waiting first.
     changed: VecDeque<DeviceId>,
     changed_metrics: HashMap<DeviceId, MetricSet, RandomState>,
@@ -45,112 +48,15 @@ pub(super) struct Backlog {
     lag_told_at: Option<UnixMillis>,
 }
 
-/// A snapshot under way: over all ids, or those of some devices.
-#[derive(Debug, Clone)]
-struct Walk {
-    devices: Option<Arc<[DeviceId]>>,
-    /// The lowest id that is not done yet.
-    next: u64,
-    /// Up to which id the snapshot showed the log's state at which position.
-    shown: Vec<(u64, Seq)>,
-}
-
-/// What is owed of a channel of events.
-#[derive(Debug, Default)]
-pub(super) struct EventsOwed {
-    /// Everything up to here is done; `None` before the first subscription.
-    position: Option<Seq>,
-    walks: VecDeque<Walk>,
-    /// Snapshots that ran while events went on: these must not be told again what they saw.
-    walked: Vec<Walk>,
-    /// When something of this channel was last sent.
-    moved_at: UnixMillis,
-}
-
-impl Walk {
-    fn new(devices: Option<Vec<DeviceId>>) -> Self {
-        let devices = devices.map(|mut devices| {
-            devices.sort();
-            devices.into()
-        });
-        Self { devices, next: 1, shown: Vec::new() }
-    }
-
-    fn covers(&self, device: DeviceId) -> bool {
-        self.devices.as_ref().is_none_or(|devices| devices.binary_search(&device).is_ok())
-    }
-
-    /// Moves on to the next device, if there is one.
-    fn next_device(&mut self, state: &State) -> Option<DeviceId> {
-        let id = match &self.devices {
-            None => DeviceId(self.next),
-            Some(devices) => {
-                *devices.get(devices.partition_point(|device| device.0 < self.next))?
-            }
-        };
-        let last = state.devices().len() as u64;
-        if id.0 > last {
-            return None;
-        }
-        self.next = id.0 + 1;
-        Some(id)
-    }
-
-    fn note(&mut self, upto: u64, position: Seq) {
-        match self.shown.last_mut() {
-            Some((last, at)) if *at == position => *last = upto,
-            Some(_) | None => self.shown.push((upto, position)),
-        }
-    }
-
-    fn has_shown(&self, device: DeviceId, id: u64, seq: Seq) -> bool {
-        let shown = self.shown.iter().find(|(upto, _)| id <= *upto);
-        self.covers(device) && shown.is_some_and(|(_, position)| seq <= *position)
-    }
-}
-
-impl EventsOwed {
-    /// Owes what comes from now on.
-    pub(super) fn follow(&mut self, last: Seq) {
-        self.position.get_or_insert(last);
-    }
-
-    /// Owes the present state, then what comes from now on.
-    pub(super) fn snapshot(&mut self, devices: Option<Vec<DeviceId>>, last: Seq) {
-        self.follow(last);
-        self.walks.push_back(Walk::new(devices));
-    }
-
-    /// Owes everything after `since`; what this connection had before may come again.
-    pub(super) fn replay(&mut self, since: Seq) {
-        self.position = Some(self.position.map_or(since, |position| position.min(since)));
-        self.walked.clear();
-    }
-
-    fn is_due(&self, log: &EventLog) -> bool {
-        !self.walks.is_empty() || self.position.is_some_and(|position| position < log.last())
-    }
-
-    /// Finishes the walk at the front: events that it has shown are not told again.
-    fn end_walk(&mut self, position: Seq) {
-        if let Some(mut walk) = self.walks.pop_front() {
-            walk.note(u64::MAX, position);
-            self.walked.push(walk);
-        }
-    }
-}
-
 impl Backlog {
     /// Owes the last values of these devices, or of all.
     pub(super) fn owe_telemetry(&mut self, devices: Option<Vec<DeviceId>>) {
-        self.telemetry.push_back(Walk::new(devices));
+        self.telemetry.owe(devices);
     }
 
-    /// Owes no telemetry any more.
-    pub(super) fn forget_telemetry(&mut self) {
-        self.telemetry.clear();
-        self.changed.clear();
-        self.changed_metrics.clear();
+    /// Owes no snapshot of these devices' telemetry any more.
+    pub(super) fn forget_snapshot(&mut self, keys: Option<&[Key]>) {
+        self.telemetry.remove(keys);
     }
 
     pub(super) fn events_mut(&mut self, channel: Channel) -> &mut EventsOwed {
@@ -177,18 +83,26 @@ impl Subscriber {
         }
         self.backlog.change(frame.device, &frame.metrics);
         self.outbox.note_merged(self.backlog.merged_telemetry - merged);
+        self.promise();
+    }
+
+    /// Owes no readings any more, unless a subscription to telemetry is left.
+    pub(super) fn forget_unsubscribed(&mut self) {
+        if self.telemetry.len() == 0 {
+            self.backlog.changed.clear();
+            self.backlog.changed_metrics.clear();
+            self.outbox.resume();
+        }
+    }
+
+    fn promise(&mut self) {
+        self.backlog.promised = true;
         self.outbox.set_more(true);
     }
 
-    /// Returns since when the oldest event waits that this connection has not taken.
-    pub(super) fn oldest_event(&self, state: &State) -> Option<UnixMillis> {
-        let waits = |owed: &EventsOwed, log: &EventLog| {
-            let waiting = log.after(owed.position?)?;
-            Some(waiting.logged_at.max(owed.moved_at))
-        };
-        let alerts = waits(&self.backlog.alerts, &state.alert_log);
-        let status = waits(&self.backlog.status, &state.device_log);
-        [alerts, status].into_iter().flatten().min()
+    /// Tells whether the connection asks for what is owed by itself, once it has drained.
+    pub(super) fn is_promised(&self) -> bool {
+        self.backlog.promised
     }
 
     /// Tells the connection what was merged away, at most once a second.
@@ -208,7 +122,8 @@ impl Subscriber {
         }
     }
 
-    /// Sends the next thing that is owed; returns whether there was one.
+    /// Sends the next thing of each kind that is owed, so that none keeps another waiting; returns
+    /// whether there was one.
     fn pay_one(
         &mut self,
         state: &State,
@@ -216,19 +131,22 @@ impl Subscriber {
         now: UnixMillis,
         drained: bool,
     ) -> bool {
-        if let Some(walk) = self.backlog.telemetry.front_mut() {
-            match walk.next_device(state) {
-                None => drop(self.backlog.telemetry.pop_front()),
-                Some(id) => self.send_last_values(id, state, projections),
-            }
-            return true;
+        let snapshot = self.pay_snapshot(state, projections);
+        let alert = self.pay_event(Channel::Alerts, state, now);
+        let status = self.pay_event(Channel::Devices, state, now);
+        snapshot | alert | status | (drained && self.pay_changes(state, projections))
+    }
+
+    /// Sends the next part of a snapshot of telemetry.
+    fn pay_snapshot(&mut self, state: &State, projections: &Projections) -> bool {
+        let Some(walk) = self.backlog.telemetry.front_mut() else {
+            return false;
+        };
+        match walk.next_device(state) {
+            None => drop(self.backlog.telemetry.pop_front()),
+            Some(id) => self.send_last_values(id, state, projections),
         }
-        if self.pay_event(Channel::Alerts, state, now)
-            || self.pay_event(Channel::Devices, state, now)
-        {
-            return true;
-        }
-        drained && self.pay_changes(state, projections)
+        true
     }
 
     /// Sends the part of a snapshot that is about one device.
@@ -242,7 +160,7 @@ impl Subscriber {
         let indices = (0..).map(MetricIndex).take(device.metrics.len());
         let values = newest(device, indices);
         for frame in projections.encode(subscription.projection, device, &values, Mark::Snapshot) {
-            self.outbox.push_update(frame.message.clone(), subscription.packing);
+            self.outbox.push_behind(frame.message.clone(), subscription.packing);
         }
     }
 
@@ -265,77 +183,6 @@ impl Subscriber {
         }
         true
     }
-
-    /// Sends the next part of a snapshot of events, or the next event; both may turn out to be
-    /// nothing that this connection wants.
-    fn pay_event(&mut self, channel: Channel, state: &State, now: UnixMillis) -> bool {
-        let log = if channel == Channel::Alerts { &state.alert_log } else { &state.device_log };
-        if let Some(walk) = self.backlog.events_mut(channel).walks.front_mut() {
-            let found = match channel {
-                Channel::Alerts => next_open_alert(walk, state),
-                _ => walk.next_device(state).map(|id| {
-                    let status = state.device(id).and_then(|device| device.status.clone());
-                    (id.0, status.map(CommittedEvent::Status))
-                }),
-            };
-            match found {
-                None => self.backlog.events_mut(channel).end_walk(log.last()),
-                Some((id, event)) => {
-                    walk.note(id, log.last());
-                    if let Some(event) = event
-                        && let Some(packing) = self.wants(channel, &event, state)
-                    {
-                        let message = encode(&event, true, self.outbox.format());
-                        self.outbox.push_update(message, packing);
-                    }
-                }
-            }
-            return true;
-        }
-        let owed = self.backlog.events_mut(channel);
-        let Some(position) = owed.position else {
-            return false;
-        };
-        let Some(logged) = log.after(position) else {
-            // Only events of a log that has moved on by more than a ring are not at hand.
-            owed.position = Some(log.last());
-            owed.walked.clear();
-            return false;
-        };
-        owed.position = Some(position.next());
-        owed.moved_at = now;
-        let (device, id) = about(&logged.event);
-        let seen = owed.walked.iter().any(|walk| walk.has_shown(device, id, position.next()));
-        if !seen && let Some(packing) = self.wants(channel, &logged.event, state) {
-            self.outbox.push_update(logged.message(self.outbox.format()), packing);
-        }
-        true
-    }
-
-    /// Tells whether the connection wants an event, and how it is to go.
-    fn wants(&self, channel: Channel, event: &CommittedEvent, state: &State) -> Option<Packing> {
-        let keyed: &Keyed<EventSubscription> =
-            if channel == Channel::Alerts { &self.alerts } else { &self.status };
-        let (device, _) = about(event);
-        let subscription = keyed.for_device(device).filter(|s| s.wants(event))?;
-        self.may_see(state.device(device)?).then_some(subscription.packing)
-    }
-}
-
-/// Returns the device of an event, and the id by which a snapshot walks past it.
-fn about(event: &CommittedEvent) -> (DeviceId, u64) {
-    match event {
-        CommittedEvent::Status(update) => (update.device_id, update.device_id.0),
-        CommittedEvent::Alert(committed) => (committed.alert.device_id, committed.alert.alert_id.0),
-    }
-}
-
-fn next_open_alert(walk: &mut Walk, state: &State) -> Option<(u64, Option<CommittedEvent>)> {
-    let from = valtronics_protocol::id::AlertId(walk.next);
-    let (id, alert) = state.open_alerts.range(from..).next()?;
-    walk.next = id.0 + 1;
-    let event = walk.covers(alert.alert.device_id).then(|| CommittedEvent::Alert(alert.clone()));
-    Some((id.0, event))
 }
 
 impl Hub {
@@ -347,6 +194,7 @@ impl Hub {
     /// The same for a connection that has drained its outbox.
     pub fn drained(&mut self, session: SessionId, state: &State, now: UnixMillis) {
         if let Some(subscriber) = self.subscribers.get_mut(&session) {
+            subscriber.backlog.promised = false;
             subscriber.tell_lag(now);
         }
         self.pay(session, state, now, true);
@@ -379,8 +227,13 @@ impl Hub {
                 break;
             }
         }
-        if due(&subscriber.backlog) {
-            subscriber.outbox.set_more(true);
+        if subscriber.outbox.urgent_bytes() < URGENT_BYTES {
+            self.ask_pages(session, state);
+        }
+        if let Some(subscriber) = self.subscribers.get_mut(&session)
+            && due(&subscriber.backlog)
+        {
+            subscriber.promise();
         }
     }
 }

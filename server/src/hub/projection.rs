@@ -120,6 +120,36 @@ impl Projections {
     }
 }
 
+/// Readings of a device on their way out: encoded once for each projection that somebody gets.
+pub(super) struct Encoded<'a> {
+    projections: &'a Projections,
+    device: &'a Device,
+    changes: &'a [Change<'a>],
+    mark: Mark,
+    known: Vec<(ProjectionId, Vec<Arc<TelemetryFrame>>)>,
+}
+
+impl<'a> Encoded<'a> {
+    pub(super) fn new(
+        projections: &'a Projections,
+        device: &'a Device,
+        changes: &'a [Change<'a>],
+        mark: Mark,
+    ) -> Self {
+        Self { projections, device, changes, mark, known: Vec::new() }
+    }
+
+    /// Returns what a projection shows of them.
+    pub(super) fn frames(&mut self, id: ProjectionId) -> &[Arc<TelemetryFrame>] {
+        let at = self.known.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
+            let frames = self.projections.encode(id, self.device, self.changes, self.mark);
+            self.known.push((id, frames));
+            self.known.len() - 1
+        });
+        self.known.get(at).map(|(_, frames)| frames.as_slice()).unwrap_or_default()
+    }
+}
+
 impl Projection {
     fn covers(&self, metric: &str) -> bool {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(metric))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use valtronics_protocol::{
     error::ErrorCode,
     filter::{Channel, Filters, Frequency, Options},
-    id::{DeviceId, Seq},
+    id::DeviceId,
     request::{MessageId, Subscribe, Unsubscribe},
     response::{Failure, Response, SubscribeResponse, UnsubscribeResponse},
     time::UnixMillis,
@@ -13,8 +13,9 @@ use valtronics_protocol::{
 
 use super::{
     Hub, SessionId, Subscriber,
+    events::log_of,
     index::{Index, Target},
-    subscription::{EventSubscription, Key, TelemetrySubscription},
+    subscription::{Key, TelemetrySubscription},
     throttle::Throttles,
 };
 use crate::{
@@ -35,6 +36,9 @@ impl Hub {
             self.end_forbidden(session, channel, state);
         }
         if let Some(subscriber) = self.subscribers.get(&session) {
+            let reads = subscriber.scopes.may_read(Channel::Telemetry);
+            let may_see = |id| state.device(id).is_some_and(|device| subscriber.may_see(device));
+            subscriber.outbox.keep_telemetry(|id| reads && may_see(id));
             subscriber.outbox.note_subscriptions(subscriber.keys());
             subscriber.outbox.done();
         }
@@ -121,7 +125,7 @@ impl Hub {
             Channel::Telemetry => self.subscribe_telemetry(session, &filters, &options, state),
             Channel::Alerts | Channel::Devices => {
                 let since = options.since.filter(|_| resumed);
-                self.subscribe_events(session, channel, filters, &options, since, state);
+                self.subscribe_events(session, channel, filters, &options, since, (state, now));
             }
             Channel::System => self.subscribe_system(session, &filters, &options, now),
         }
@@ -152,16 +156,16 @@ impl Hub {
             let why = format!("the token does not allow device {id}");
             return Some(Failure::new(ErrorCode::Forbidden, why));
         }
-        let known = |id: DeviceId| match channel {
-            Channel::Telemetry => subscriber.telemetry.has(Some(id)),
-            Channel::Alerts => subscriber.alerts.has(Some(id)),
-            Channel::Devices => subscriber.status.has(Some(id)),
-            Channel::System => false,
+        let known = |key: Key| match channel {
+            Channel::Telemetry => subscriber.telemetry.has(key),
+            Channel::Alerts => subscriber.alerts.has(key),
+            Channel::Devices => subscriber.status.has(key),
+            Channel::System => subscriber.system.is_some(),
         };
-        let new = wanted.iter().filter(|id| !known(**id)).count();
+        let keys = keys_of(request.filters.device_id.as_deref());
+        let new = keys.into_iter().filter(|key| !known(*key)).count();
         let most = self.limits.subscriptions;
-        let one_key = usize::from(wanted.is_empty());
-        if subscriber.keys() + new + one_key > most && (new > 0 || subscriber.keys() >= most) {
+        if new > 0 && subscriber.keys() + new > most {
             let why = format!("a connection holds at most {most} subscriptions: unsubscribe first");
             return Some(Failure::new(ErrorCode::SubscriptionLimit, why));
         }
@@ -173,12 +177,11 @@ impl Hub {
             return false;
         };
         let log = match channel {
-            Channel::Alerts => &state.alert_log,
-            Channel::Devices => &state.device_log,
+            Channel::Alerts | Channel::Devices => log_of(channel, state),
             Channel::Telemetry | Channel::System => return false,
         };
         let ours = options.log.as_ref().is_none_or(|log| *log == state.log_id);
-        ours && since <= log.last() && log.holds_all_after(since)
+        ours && log.holds_all_after(since)
     }
 
     fn subscribe_telemetry(
@@ -213,37 +216,6 @@ impl Hub {
         }
     }
 
-    fn subscribe_events(
-        &mut self,
-        session: SessionId,
-        channel: Channel,
-        filters: Filters,
-        options: &Options,
-        since: Option<Seq>,
-        state: &State,
-    ) {
-        let Some(subscriber) = self.subscribers.get_mut(&session) else {
-            return;
-        };
-        let devices = filters.device_id.clone();
-        let (keyed, log) = match channel {
-            Channel::Alerts => (&mut subscriber.alerts, &state.alert_log),
-            Channel::Devices => (&mut subscriber.status, &state.device_log),
-            Channel::Telemetry | Channel::System => unreachable!("these have no events"),
-        };
-        let keys = keys_of(devices.as_deref());
-        let subscription = EventSubscription::new(filters, Packing::of(options));
-        for key in keys {
-            keyed.insert(key, subscription.clone());
-        }
-        let owed = subscriber.backlog.events_mut(channel);
-        match since {
-            Some(since) => owed.replay(since),
-            None if options.snapshot => owed.snapshot(devices, log.last()),
-            None => owed.follow(log.last()),
-        }
-    }
-
     /// Handles an `unsubscribe`.
     pub fn unsubscribe(
         &mut self,
@@ -273,20 +245,27 @@ impl Hub {
     /// Removes these keys, or the whole channel.
     fn remove(&mut self, session: SessionId, channel: Channel, keys: Option<&[Key]>) {
         if channel == Channel::Telemetry {
-            return self.remove_telemetry(session, keys);
+            self.remove_telemetry(session, keys);
         }
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };
-        match channel {
-            Channel::Telemetry => {}
-            Channel::Alerts => drop(subscriber.alerts.remove(keys)),
-            Channel::Devices => drop(subscriber.status.remove(keys)),
+        let keyed = match channel {
+            Channel::Telemetry => return subscriber.forget_unsubscribed(),
+            Channel::Alerts => &mut subscriber.alerts,
+            Channel::Devices => &mut subscriber.status,
             Channel::System => {
                 if keys.is_none_or(|keys| keys.contains(&None)) {
                     subscriber.system = None;
                 }
+                return;
             }
+        };
+        keyed.remove(keys);
+        let owed = subscriber.backlog.events_mut(channel);
+        owed.forget(keys);
+        if keyed.len() == 0 {
+            owed.end();
         }
     }
 
@@ -299,10 +278,7 @@ impl Hub {
         for subscription in subscriber.telemetry.remove(keys) {
             self.projections.release(subscription.projection);
         }
-        if subscriber.telemetry.len() == 0 {
-            subscriber.backlog.forget_telemetry();
-            subscriber.outbox.resume();
-        }
+        subscriber.backlog.forget_snapshot(keys);
     }
 
     fn unindex(&mut self, session: SessionId) {
@@ -377,7 +353,7 @@ impl Subscriber {
 }
 
 /// Returns the keys of a request: its devices, or "all devices".
-fn keys_of(devices: Option<&[DeviceId]>) -> Vec<Key> {
+pub(super) fn keys_of(devices: Option<&[DeviceId]>) -> Vec<Key> {
     devices.map_or_else(|| vec![None], |devices| devices.iter().copied().map(Some).collect())
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use foldhash::fast::RandomState;
 use valtronics_protocol::{
     filter::{Filters, Frequency, SystemMetric},
-    id::DeviceId,
+    id::{DeviceId, Seq},
     time::UnixMillis,
 };
 
@@ -47,6 +47,10 @@ impl<T> Keyed<T> {
         self.0.iter().map(|(key, subscription)| (*key, subscription))
     }
 
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.values_mut()
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.0.keys().copied().collect()
     }
@@ -77,12 +81,29 @@ pub(super) struct TelemetrySubscription {
 #[derive(Debug, Clone)]
 pub(super) struct EventSubscription {
     filters: Arc<Filters>,
+    /// Only what comes after this position was asked for.
+    after: Seq,
     pub(super) packing: Packing,
 }
 
 impl EventSubscription {
-    pub(super) fn new(filters: Filters, packing: Packing) -> Self {
-        Self { filters: Arc::new(filters), packing }
+    pub(super) fn new(filters: Arc<Filters>, after: Seq, packing: Packing) -> Self {
+        Self { filters, after, packing }
+    }
+
+    /// Returns the position after which it begins.
+    pub(super) fn after(&self) -> Seq {
+        self.after
+    }
+
+    /// Tells whether the event at a position was asked for.
+    pub(super) fn follows(&self, seq: Seq) -> bool {
+        seq > self.after
+    }
+
+    /// Notes that everything up to a position was sent: another's replay does not repeat it.
+    pub(super) fn was_told(&mut self, upto: Seq) {
+        self.after = self.after.max(upto);
     }
 
     /// Tells whether the filters, the device aside, let an event pass.

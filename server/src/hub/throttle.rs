@@ -6,8 +6,7 @@
 //! changes meanwhile is remembered as bits, so the last value of a burst always arrives.
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -30,15 +29,22 @@ pub(super) struct Throttles {
     groups: HashMap<GroupKey, Group, RandomState>,
     all: Vec<GroupKey>,
     by_device: HashMap<DeviceId, Vec<GroupKey>, RandomState>,
-    /// When the periods that run end; may name groups that are gone.
-    ends: BinaryHeap<Reverse<(Instant, GroupKey, DeviceId)>>,
+    /// When the periods that run end.
+    ends: BTreeSet<(Instant, GroupKey, DeviceId)>,
 }
 
 #[derive(Debug, Default)]
 struct Group {
     targets: Index,
-    /// What changed so far in the periods that run.
-    running: HashMap<DeviceId, MetricSet, RandomState>,
+    running: HashMap<DeviceId, Period, RandomState>,
+}
+
+/// A period that runs.
+#[derive(Debug)]
+struct Period {
+    ends_at: Instant,
+    /// What changed in it so far.
+    changed: MetricSet,
 }
 
 /// What a group is to be told of a device.
@@ -87,8 +93,12 @@ impl Throttles {
                 }
             }
         }
-        if group.targets.is_empty() {
-            self.groups.remove(&group_key);
+        if group.targets.is_empty()
+            && let Some(group) = self.groups.remove(&group_key)
+        {
+            for (device, period) in group.running {
+                self.ends.remove(&(period.ends_at, group_key, device));
+            }
         }
     }
 
@@ -109,14 +119,15 @@ impl Throttles {
             if metrics.is_empty() {
                 continue;
             }
-            if let Some(changed) = group.running.get_mut(&device) {
-                metrics.into_iter().for_each(|metric| changed.insert(metric));
+            if let Some(period) = group.running.get_mut(&device) {
+                metrics.into_iter().for_each(|metric| period.changed.insert(metric));
                 continue;
             }
             let mut set = MetricSet::default();
             metrics.into_iter().for_each(|metric| set.insert(metric));
-            group.running.insert(device, MetricSet::default());
-            self.ends.push(Reverse((now + group_key.1, *group_key, device)));
+            let ends_at = now + group_key.1;
+            group.running.insert(device, Period { ends_at, changed: MetricSet::default() });
+            self.ends.insert((ends_at, *group_key, device));
             due.push(group.due(group_key.0, device, set));
         }
         due
@@ -124,29 +135,23 @@ impl Throttles {
 
     /// Returns when the next period ends.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.ends.peek().map(|Reverse((at, ..))| *at)
+        self.ends.first().map(|(at, ..)| *at)
     }
 
     /// Ends the next period that is over; returns what is to be told of which device.
     pub(super) fn expired(&mut self, now: Instant) -> Option<(DeviceId, Due)> {
-        while let Some(Reverse((at, ..))) = self.ends.peek() {
-            if *at > now {
-                return None;
-            }
-            let Reverse((at, group_key, device)) = self.ends.pop()?;
-            let Some(group) = self.groups.get_mut(&group_key) else {
-                continue;
-            };
-            let Some(changed) = group.running.get_mut(&device) else {
-                continue;
-            };
-            if changed.is_empty() {
-                group.running.remove(&device);
+        while self.ends.first().is_some_and(|(at, ..)| *at <= now) {
+            let (_, group_key, device) = self.ends.pop_first()?;
+            let group = self.groups.get_mut(&group_key)?;
+            let mut period = group.running.remove(&device)?;
+            if period.changed.is_empty() {
                 continue;
             }
-            let set = std::mem::take(changed);
+            let set = std::mem::take(&mut period.changed);
             // A period that could not be served in time does not make the next one shorter.
-            self.ends.push(Reverse((now.max(at) + group_key.1, group_key, device)));
+            period.ends_at = now + group_key.1;
+            self.ends.insert((period.ends_at, group_key, device));
+            group.running.insert(device, period);
             return Some((device, group.due(group_key.0, device, set)));
         }
         None

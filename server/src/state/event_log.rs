@@ -1,7 +1,8 @@
 //! The newest committed events of one channel, in order and without holes.
 //!
 //! Subscribers hold positions in it instead of queues of their own: live delivery, `since`, and slow
-//! readers are all "send what comes after this position".
+//! readers are all "send what comes after this position". What is older than the ring is read from
+//! the store, which holds everything from [`EventLog::oldest`] on.
 
 use std::{cell::OnceCell, collections::VecDeque};
 
@@ -16,8 +17,10 @@ pub const RING: usize = 16_384;
 /// The newest events of one channel.
 #[derive(Debug)]
 pub struct EventLog {
+    oldest: Seq,
     last: Seq,
     events: VecDeque<LoggedEvent>,
+    capacity: usize,
 }
 
 /// An event in the log.
@@ -32,11 +35,11 @@ pub struct LoggedEvent {
 }
 
 impl EventLog {
-    /// Begins a log whose newest event is the one at `last`, with what is left of the events
-    /// before.
+    /// Begins a log of which the store holds everything from `oldest` to `last`, with the newest of
+    /// these events at hand.
     #[must_use]
-    pub fn restore(last: Seq, events: Vec<CommittedEvent>, now: UnixMillis) -> Self {
-        let mut log = Self { last, events: VecDeque::new() };
+    pub fn restore(oldest: Seq, last: Seq, events: Vec<CommittedEvent>, now: UnixMillis) -> Self {
+        let mut log = Self { oldest, last, events: VecDeque::new(), capacity: RING };
         log.last = events.first().map_or(last, |event| Seq(event.seq().0.saturating_sub(1)));
         for event in events {
             log.append(event, now);
@@ -48,7 +51,7 @@ impl EventLog {
     pub fn append(&mut self, event: CommittedEvent, now: UnixMillis) {
         assert_eq!(event.seq(), self.last.next(), "the store numbers without holes");
         self.last = event.seq();
-        if self.events.len() == RING {
+        if self.events.len() >= self.capacity {
             self.events.pop_front();
         }
         let (json, cbor) = (OnceCell::new(), OnceCell::new());
@@ -69,10 +72,28 @@ impl EventLog {
         self.events.get(index)
     }
 
-    /// Tells whether every event after a position is at hand.
+    /// Returns the oldest position that the store holds, or will give to the first event.
+    #[must_use]
+    pub fn oldest(&self) -> Seq {
+        self.oldest
+    }
+
+    /// Notes that the store has let go of everything before a position.
+    pub fn forget_before(&mut self, oldest: Seq) {
+        self.oldest = self.oldest.max(oldest);
+    }
+
+    /// Tells whether every event after a position is still held, here or in the store.
     #[must_use]
     pub fn holds_all_after(&self, position: Seq) -> bool {
-        position == self.last || self.after(position).is_some()
+        position <= self.last && position.next() >= self.oldest
+    }
+
+    /// Keeps fewer events at hand than [`RING`].
+    #[cfg(test)]
+    pub fn with_capacity(mut self, capacity: usize) -> Self {
+        self.capacity = capacity;
+        self
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Statement, Transaction, params};
 use valtronics_protocol::{
     event::{Alert, AlertMetadata, AlertStatus, DeviceStatusUpdate, Severity, StatusMetadata},
     filter::Channel,
@@ -15,7 +15,8 @@ use valtronics_protocol::{
 
 use super::{Restored, StoreError};
 use crate::commit::{
-    AlertDraft, AlertKey, CommittedAlert, CommittedEvent, EventDraft, Severities, StatusDraft,
+    AlertDraft, AlertKey, CommittedAlert, CommittedEvent, EventDraft, Oldest, Severities,
+    StatusDraft,
 };
 
 /// Where the committed events have come to.
@@ -235,4 +236,55 @@ fn write_event(
             json
         ])?;
     Ok(())
+}
+
+/// Returns the oldest positions that are held.
+pub(super) fn oldest(db: &Connection) -> Result<Oldest, StoreError> {
+    let of = |channel: Channel| -> Result<Seq, StoreError> {
+        let sql = "SELECT ifnull(min(seq), 1) FROM events WHERE channel = ?1";
+        let seq: i64 = db.prepare_cached(sql)?.query_row([channel as u8], |row| row.get(0))?;
+        Ok(Seq(seq.cast_unsigned()))
+    };
+    Ok(Oldest { alert: of(Channel::Alerts)?, device: of(Channel::Devices)? })
+}
+
+/// Reads the first events after a position, in order.
+pub(super) fn after(
+    db: &Connection,
+    channel: Channel,
+    after: Seq,
+    most: usize,
+) -> Result<Vec<CommittedEvent>, StoreError> {
+    let sql = "SELECT json, announces, had FROM events
+               WHERE channel = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+    let after = after.0.cast_signed();
+    read(&mut *db.prepare_cached(sql)?, params![channel as u8, after, most])
+}
+
+/// Reads events whose columns are `json`, `announces` and `had`.
+pub(super) fn read(
+    statement: &mut Statement<'_>,
+    params: impl rusqlite::Params,
+) -> Result<Vec<CommittedEvent>, StoreError> {
+    let rows = statement.query_map(params, |row| {
+        let had = row.get::<_, Option<u8>>(2)?.unwrap_or_default();
+        Ok((row.get::<_, String>(0)?, row.get::<_, Option<bool>>(1)?, had))
+    })?;
+    rows.map(|row| {
+        let (json, announces, had) = row?;
+        Ok(match announces {
+            Some(announces) => CommittedEvent::Alert(CommittedAlert {
+                alert: parse(&json)?,
+                announces,
+                had: Severities(had),
+            }),
+            None => CommittedEvent::Status(parse(&json)?),
+        })
+    })
+    .collect()
+}
+
+/// Reads what this store wrote as JSON.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|error| StoreError::Damaged(error.to_string()))
 }

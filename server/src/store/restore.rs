@@ -5,9 +5,16 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq};
 
-use super::{StoreError, journal, registry::Registry};
+use super::{
+    StoreError,
+    events::{self, parse},
+    journal,
+    registry::Registry,
+};
 use crate::{
-    commit::{CommittedAlert, CommittedEvent, Lane, QueueKey, RegistryChange, Row, Severities},
+    commit::{
+        CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, RegistryChange, Row, Severities,
+    },
     state::RING,
 };
 
@@ -28,6 +35,8 @@ pub struct Restored {
     pub alerts: Vec<CommittedEvent>,
     /// The newest events of channel `devices`, in order.
     pub devices: Vec<CommittedEvent>,
+    /// The oldest positions that are held.
+    pub oldest: Oldest,
     /// The last position in channel `alerts`.
     pub alert_seq: Seq,
     /// The last position in channel `devices`.
@@ -50,17 +59,14 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         queues: queues(db)?,
         statuses: statuses(db)?,
         open_alerts: open_alerts(db)?,
-        alerts: events(db, Channel::Alerts)?,
-        devices: events(db, Channel::Devices)?,
+        alerts: newest_events(db, Channel::Alerts)?,
+        devices: newest_events(db, Channel::Devices)?,
+        oldest: events::oldest(db)?,
         alert_seq: last_seq(Channel::Alerts)?,
         device_seq: last_seq(Channel::Devices)?,
         rules: rules(db)?,
         last_values: last_values(db)?,
     })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, StoreError> {
-    serde_json::from_str(json).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
 fn queues(db: &Connection) -> Result<Vec<(QueueKey, u64)>, StoreError> {
@@ -93,27 +99,10 @@ fn open_alerts(db: &Connection) -> Result<Vec<CommittedAlert>, StoreError> {
     .collect()
 }
 
-fn events(db: &Connection, channel: Channel) -> Result<Vec<CommittedEvent>, StoreError> {
-    let mut statement = db.prepare(
-        "SELECT json, announces, had FROM events WHERE channel = ?1 ORDER BY seq DESC LIMIT ?2",
-    )?;
-    let rows = statement.query_map(params![channel as u8, RING], |row| {
-        let had = row.get::<_, Option<u8>>(2)?.unwrap_or_default();
-        Ok((row.get::<_, String>(0)?, row.get::<_, Option<bool>>(1)?, had))
-    })?;
-    let mut events = rows
-        .map(|row| {
-            let (json, announces, had) = row?;
-            Ok(match announces {
-                Some(announces) => CommittedEvent::Alert(CommittedAlert {
-                    alert: parse(&json)?,
-                    announces,
-                    had: Severities(had),
-                }),
-                None => CommittedEvent::Status(parse(&json)?),
-            })
-        })
-        .collect::<Result<Vec<_>, StoreError>>()?;
+fn newest_events(db: &Connection, channel: Channel) -> Result<Vec<CommittedEvent>, StoreError> {
+    let sql =
+        "SELECT json, announces, had FROM events WHERE channel = ?1 ORDER BY seq DESC LIMIT ?2";
+    let mut events = events::read(&mut db.prepare(sql)?, params![channel as u8, RING])?;
     events.reverse();
     Ok(events)
 }

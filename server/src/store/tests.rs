@@ -104,6 +104,7 @@ fn everything_comes_back() {
     let dir = TempDir::new().unwrap();
     let (mut store, first) = Store::open(dir.path()).unwrap();
     assert_eq!(first.log.len(), 16);
+    assert_eq!(first.oldest, Oldest { alert: Seq(1), device: Seq(1) });
     names::register(&mut store, "gw", &[("boiler", &[("temperature", Some("°C"))])]).unwrap();
     let committed = store
         .commit(&Commit {
@@ -297,6 +298,14 @@ fn old_events_go_and_their_numbers_are_not_used_again() {
     let (mut store, restored) = Store::open(dir.path()).unwrap();
     assert_eq!(seqs(&restored.alerts), [4, 5, 6]);
     assert_eq!(seqs(&restored.devices), [2, 3]);
+    assert_eq!(restored.oldest, Oldest { alert: Seq(4), device: Seq(2) });
+    assert_eq!(store.oldest().unwrap(), restored.oldest);
+    let page = |channel, after, most| seqs(&store.events_after(channel, Seq(after), most).unwrap());
+    assert_eq!(page(Channel::Alerts, 4, 1), [5]);
+    assert_eq!(page(Channel::Alerts, 4, 9), [5, 6]);
+    assert_eq!(page(Channel::Devices, 0, 9), [2, 3], "whoever asks sees what is gone");
+    assert_eq!(page(Channel::Devices, 3, 9), [0; 0]);
+    assert_eq!(store.events_after(Channel::Alerts, Seq(3), 9).unwrap(), restored.alerts);
     assert_eq!(restored.open_alerts.len(), 1);
     assert_eq!(rows_of(&store, "alerts"), 2);
     assert!(!store.prune(DAY, years(9)).unwrap());

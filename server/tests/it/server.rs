@@ -408,3 +408,17 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 }
+
+impl Server {
+    /// Connects a subscriber for whom the kernel holds little.
+    pub(crate) async fn narrow_subscriber(&self) -> Client {
+        let request = format!("ws://{}/ws", self.address).into_client_request().unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 * 1024).unwrap();
+        let stream = socket.connect(self.address.parse().unwrap()).await.unwrap();
+        let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
+        let mut client = Client(socket);
+        client.authenticate(&self.token("slow", Some("admin"), None).await).await;
+        client
+    }
+}

@@ -1,0 +1,155 @@
+//! The hub with subscribers who read as they like, and a store that answers when it likes.
+
+use std::task::Waker;
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+use valtronics_protocol::{
+    event::{DeviceStatusUpdate, Status, StatusMetadata},
+    filter::{self, Channel},
+    id::{DeviceId, Seq},
+    request::{Subscribe, Unsubscribe},
+};
+
+use super::*;
+use crate::{
+    commit::{CommittedEvent, RegisteredDevice, RegisteredMetric, RegistryChange},
+    message::Outgoing,
+    state::EventLog,
+};
+
+mod events;
+mod telemetry;
+
+/// How many events are at hand in these tests.
+const AT_HAND: usize = 8;
+const DEVICES: u64 = 4;
+const METRICS: u32 = 3;
+
+/// A hub with its surroundings.
+struct World {
+    hub: Hub,
+    state: State,
+    /// Every status change, as the store keeps them.
+    stored: Vec<CommittedEvent>,
+    outboxes: HashMap<SessionId, Arc<Outbox>>,
+    began: Instant,
+    /// Milliseconds since.
+    elapsed: u64,
+}
+
+impl World {
+    fn new(queue_bytes: usize) -> Self {
+        let limits = HubLimits { subscriptions: 1000, queue_bytes, coalesce: Duration::ZERO };
+        let began = crate::clock::instant();
+        let log = || {
+            let log = EventLog::restore(Seq(1), Seq(0), Vec::new(), UnixMillis(0));
+            log.with_capacity(AT_HAND)
+        };
+        let mut state = State::new("log".into(), log(), log());
+        for id in (1..=DEVICES).map(DeviceId) {
+            state.register(RegistryChange::Device(RegisteredDevice {
+                id,
+                sub: "site".into(),
+                name: format!("d{}", id.0).into(),
+                gateway: None,
+            }));
+            for index in (0..METRICS).map(MetricIndex) {
+                let name = format!("m{}", index.0).into();
+                let unit = "".into();
+                let metric = RegisteredMetric { device: id, index, name, unit };
+                state.register(RegistryChange::Metric(metric));
+            }
+        }
+        let (hub, outboxes) = (Hub::new(limits), HashMap::new());
+        Self { hub, state, stored: Vec::new(), outboxes, began, elapsed: 0 }
+    }
+
+    fn instant(&self) -> Instant {
+        self.began + Duration::from_millis(self.elapsed)
+    }
+
+    fn now(&self) -> UnixMillis {
+        UnixMillis(1_704_110_400_000 + self.elapsed as i64)
+    }
+
+    fn attach(&mut self, session: u64, devices: DeviceGrant) {
+        let (session, outbox) = (SessionId(session), Arc::new(Outbox::default()));
+        self.hub.attach(session, Arc::clone(&outbox), &claims(devices));
+        self.outboxes.insert(session, outbox);
+    }
+
+    fn subscribe(&mut self, session: u64, channel: Channel, request: &Json) {
+        let (filters, options) = filter::parse(channel, request.as_object().unwrap()).unwrap();
+        let request = Subscribe { channel, filters, options };
+        let now = self.now();
+        self.hub.subscribe(SessionId(session), request, None, &self.state, now);
+    }
+
+    fn unsubscribe(&mut self, session: u64, channel: Channel, devices: Option<Vec<DeviceId>>) {
+        let request = Unsubscribe { channel, devices };
+        self.hub.unsubscribe(SessionId(session), &request, None, &self.state);
+    }
+
+    /// Changes the status of a device, as if it had just been committed.
+    fn change_status(&mut self, device: DeviceId, new_status: Status) {
+        let event = CommittedEvent::Status(DeviceStatusUpdate {
+            channel: Channel::Devices,
+            device_id: device,
+            old_status: Status::Offline,
+            new_status,
+            timestamp: self.now(),
+            reason: "so".into(),
+            metadata: StatusMetadata { last_seen: None },
+            seq: self.state.device_log.last().next(),
+            snapshot: false,
+        });
+        self.stored.push(event.clone());
+        let now = self.now();
+        self.state.publish(event, now);
+        self.hub.events_published(&self.state, now);
+    }
+
+    /// Lets the store answer the next request with up to so many events.
+    fn read_page(&mut self, most: usize) -> bool {
+        let Some(request) = self.hub.next_page() else { return false };
+        self.hub.page_asked();
+        let after = self.stored.iter().skip(usize::try_from(request.after.0).unwrap());
+        let events = Some(after.take(most).cloned().collect());
+        let now = self.now();
+        self.hub.page_read(Page { request, events }, &self.state, now);
+        true
+    }
+
+    /// Lets a connection read up to so many bytes, and ask for more if it was told to.
+    fn read(&mut self, session: u64, most_bytes: usize) -> Vec<Json> {
+        let outbox = Arc::clone(&self.outboxes[&SessionId(session)]);
+        let mut messages = Vec::new();
+        let taken = outbox.take(most_bytes, &mut messages, Waker::noop(), self.instant());
+        if taken.more {
+            let now = self.now();
+            self.hub.drained(SessionId(session), &self.state, now);
+        }
+        let parse =
+            |taken: &Outgoing| serde_json::from_str(taken.message.to_text().unwrap()).unwrap();
+        messages.iter().map(parse).collect()
+    }
+
+    /// Lets a connection read, and the store answer, until nothing is left.
+    fn read_all(&mut self, session: u64) -> Vec<Json> {
+        let mut messages = Vec::new();
+        loop {
+            let read = self.read(session, usize::MAX);
+            let idle = read.is_empty();
+            messages.extend(read);
+            if !self.read_page(3) && idle {
+                return messages;
+            }
+        }
+    }
+}
+
+fn claims(devices: DeviceGrant) -> Claims {
+    let (sub, scopes) = ("ops".into(), Scopes::reading());
+    Claims { sub, scopes, devices, expires_at: UnixMillis(i64::MAX), jti: None }
+}

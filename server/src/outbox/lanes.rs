@@ -1,0 +1,113 @@
+//! What an outbox holds, and in which order it goes.
+
+use std::{collections::VecDeque, mem, sync::Arc, task::Waker, time::Instant};
+
+use super::{Close, Depth, TelemetryFrame};
+use crate::message::{Outgoing, Packing};
+
+/// The lanes, the slot, and how the two sides wake each other.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    pub(super) urgent: VecDeque<Outgoing>,
+    pub(super) urgent_bytes: usize,
+    /// How many urgent messages ever came and went, and the number of the last event among them.
+    pub(super) urgent_pushed: u64,
+    pub(super) urgent_popped: u64,
+    pub(super) last_event: u64,
+    pub(super) telemetry: VecDeque<(Arc<TelemetryFrame>, Packing)>,
+    pub(super) telemetry_bytes: usize,
+    /// When something of the telemetry lane last moved, or came into the empty lane.
+    pub(super) moved_at: Option<Instant>,
+    /// When the session last took telemetry.
+    pub(super) taken_at: Option<Instant>,
+    /// When the oldest readings came in of those that the session takes now.
+    pub(super) arrived_at: Option<Instant>,
+    pub(super) historical: VecDeque<(Arc<TelemetryFrame>, Packing)>,
+    pub(super) historical_bytes: usize,
+    /// Late readings have the next turn.
+    pub(super) historical_next: bool,
+    pub(super) system: Option<Outgoing>,
+    pub(super) close: Option<Close>,
+    /// The hub conflates for this connection until it says otherwise.
+    pub(super) conflating: bool,
+    /// The hub holds more for this connection.
+    pub(super) more: bool,
+    /// How many requests the engine has answered.
+    pub(super) answered: u64,
+    pub(super) gone: bool,
+    /// The end does not wait for what waits.
+    pub(super) cut: bool,
+    pub(super) waker: Option<Waker>,
+    /// Wakes the session when it is cut short, even while it waits for room to write.
+    pub(super) cut_waker: Option<Waker>,
+    pub(super) noted: Depth,
+}
+
+impl Lanes {
+    /// Wakes the session, if it waits.
+    pub(super) fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Adds an urgent message.
+    pub(super) fn push(&mut self, outgoing: Outgoing) {
+        self.urgent_bytes += outgoing.message.len();
+        self.urgent_pushed += 1;
+        self.urgent.push_back(outgoing);
+    }
+
+    /// Adds an urgent message behind all telemetry that waits.
+    pub(super) fn push_behind(&mut self, outgoing: Outgoing) {
+        let waiting = mem::take(&mut self.telemetry).into_iter();
+        let late = mem::take(&mut self.historical).into_iter();
+        (self.telemetry_bytes, self.historical_bytes) = (0, 0);
+        for (frame, packing) in waiting.chain(late) {
+            self.push(Outgoing { message: frame.message.clone(), packing });
+        }
+        self.push(outgoing);
+    }
+
+    /// Lets go of all telemetry that waits.
+    pub(super) fn drop_telemetry(&mut self) {
+        self.telemetry.clear();
+        self.historical.clear();
+        (self.telemetry_bytes, self.historical_bytes) = (0, 0);
+    }
+
+    /// Tells whether nothing waits but readings that came late anyway.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.urgent.is_empty() && self.telemetry.is_empty() && self.system.is_none()
+    }
+
+    /// Tells whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_up_to_date() && self.historical.is_empty()
+    }
+
+    /// Takes the message whose turn it is.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Outgoing> {
+        if let Some(outgoing) = self.urgent.pop_front() {
+            self.urgent_bytes -= outgoing.message.len();
+            self.urgent_popped += 1;
+            return Some(outgoing);
+        }
+        if let Some(outgoing) = self.system.take() {
+            return Some(outgoing);
+        }
+        // By turns, so that neither keeps the other waiting.
+        let late = self.historical_next || self.telemetry.is_empty();
+        self.historical_next = !late;
+        if late && let Some((frame, packing)) = self.historical.pop_front() {
+            self.historical_bytes -= frame.message.len();
+            return Some(Outgoing { message: frame.message.clone(), packing });
+        }
+        let (frame, packing) = self.telemetry.pop_front()?;
+        self.telemetry_bytes -= frame.message.len();
+        self.moved_at = Some(now);
+        self.taken_at = Some(now);
+        self.arrived_at = self.arrived_at.or(frame.arrived_at);
+        Some(Outgoing { message: frame.message.clone(), packing })
+    }
+}
