@@ -1,0 +1,115 @@
+//! What one more subscriber costs: one publisher, many subscribers, the real server.
+//!
+//! `cargo bench -p valtronics-server --bench fanout -- [SUBSCRIBERS [DEVICES]]`, by default 200 and
+//! 1,000. In the same run stands a floor: a bare loop that writes the same bytes to as many sockets,
+//! one frame a write (`send`) or 16 (`batch16`). What is to be read are ratios: `by send` and `by 16`
+//! are the server's processor time for a delivery by the floor's, and the p99 of `stalled`, where one
+//! more subscriber does not read, stands beside that of `rate`. All else is the machine's. The load
+//! shares its processors: near 100 in `loader %`, deliveries a second are the load's, not the
+//! server's. `merged` counts what the server merged away: in `stalled` it shows that it had to.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+mod floor;
+mod load;
+mod process;
+mod server;
+
+use load::{Load, Pace, Run};
+use server::Server;
+
+/// One message every 10 ms.
+const RATE: Pace = Pace::Every(Duration::from_millis(10));
+/// As fast as subscribers take it.
+const FLAT: Pace = Pace::Window;
+/// What is not measured: names come into being, buffers grow, and a stalled subscriber's fill.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// What is: 500 messages at [`RATE`], 5 of which make up the slowest hundredth.
+const MEASURED: Duration = Duration::from_secs(5);
+/// How many devices a subscriber picks, where he does.
+const PICKED: u64 = 50;
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
+    let subscribers = numbers.next().unwrap_or(200);
+    let devices = numbers.next().unwrap_or(1000);
+    assert!(
+        PICKED <= devices && (subscribers * PICKED).is_multiple_of(devices),
+        "each device is to have as many subscribers: devices divide {PICKED} times subscribers"
+    );
+    raise_limit();
+    let frame = Server::start(subscribers, devices).frame();
+    println!("{subscribers} subscribers, {devices} devices, frames of {} bytes", frame.len());
+    println!("{:<13}{FIGURES} {COMPARED}", "");
+    let send = measure_floor("floor send", subscribers, &frame, 1);
+    let batch16 = measure_floor("floor batch16", subscribers, &frame, load::BURST);
+    let bench = Bench { subscribers, devices, send, batch16 };
+    bench.measure("rate", RATE, None, false);
+    bench.measure("stalled", RATE, None, true);
+    bench.measure("flat", FLAT, None, false);
+    bench.measure("filtered", FLAT, Some(PICKED), false);
+}
+
+/// Measures the floor; returns the processor time of a million deliveries.
+fn measure_floor(name: &str, subscribers: u64, frame: &[u8], batch: usize) -> f64 {
+    let floor = floor::start(subscribers, frame.len(), batch);
+    let mut load = Load::new(floor.uplink, floor.subscribers, subscribers, load::restamp(frame));
+    load.run(FLAT, WARM_UP / 4, &floor.thread);
+    let run = load.run(FLAT, MEASURED / 2, &floor.thread);
+    println!("{name:<13}{}", figures(&run));
+    run.cpu_per_million()
+}
+
+/// What is the same in all scenarios.
+struct Bench {
+    subscribers: u64,
+    devices: u64,
+    /// The processor time of the floor's million deliveries, one and 16 a write.
+    send: f64,
+    batch16: f64,
+}
+
+impl Bench {
+    /// Measures the server, each subscriber on so many devices (or all), beside a stalled one or not.
+    fn measure(&self, name: &str, pace: Pace, picked: Option<u64>, stalled: bool) {
+        let Self { subscribers, devices, .. } = *self;
+        let server = Server::start(subscribers, devices);
+        let uplink = server.uplink();
+        let streams = (0..subscribers).map(|nth| match picked {
+            None => server.subscriber(&[]),
+            Some(count) => {
+                let ids = (nth * count..(nth + 1) * count).map(|n| n % devices + 1);
+                server.subscriber(&ids.collect::<Vec<_>>())
+            }
+        });
+        let reach = subscribers * picked.unwrap_or(devices) / devices;
+        let message = move |n: u64, sent| server::message(n % devices, sent);
+        let mut load = Load::new(uplink, streams.collect(), reach, Box::new(message));
+        let _unread = stalled.then(|| server.stalled_subscriber());
+        load.run(FLAT, WARM_UP, &server.process);
+        let run = load.run(pace, MEASURED, &server.process);
+        let cpu = run.cpu_per_million();
+        let (by_send, by_batch16) = (cpu / self.send, cpu / self.batch16);
+        let (rss, merged) = (server.process.rss_mib(), server.merged());
+        let figures = figures(&run);
+        println!("{name:<13}{figures} {by_send:>8.2} {by_batch16:>8.2} {rss:>8} {merged:>7}");
+    }
+}
+
+const FIGURES: &str = " deliveries/s   p50 ms   p99 ms  loader %  CPU s/mill.";
+const COMPARED: &str = "  by send    by 16  RSS MiB  merged";
+
+fn figures(run: &Run) -> String {
+    let (per_second, cpu) = (run.deliveries_per_second(), run.cpu_per_million());
+    let (p50, p99, loader) = (run.took_ms(50), run.took_ms(99), run.loader * 100.0);
+    format!(" {per_second:>12.0} {p50:>8.2} {p99:>8.2} {loader:>9.0} {cpu:>12.2}")
+}
+
+/// Takes as many descriptors as this process may have: the floor needs two for each subscriber.
+fn raise_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    raised.expect("nobody forbids what is allowed");
+}
