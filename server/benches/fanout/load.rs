@@ -26,6 +26,8 @@ const WINDOW: u64 = 4 * BURST as u64;
 pub(crate) const FIRST_MOMENT: u64 = 1_000_000_000;
 /// What stands before a moment.
 const MARK: &[u8] = b"\"value\":";
+/// How long a run waits for what is under way at its end; what was merged away never comes.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How much is read at once: whatever a socket is likely to hold.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -90,7 +92,7 @@ impl Load {
         Self { uplink, subscribers, ready, space, frame, reach, published: 0, delivered: 0, begin }
     }
 
-    /// Publishes for a period; what is still under way at its end is the next run's.
+    /// Publishes for a period; what is still under way at its end does not count.
     pub(crate) fn run(&mut self, pace: Pace, period: Duration, server: &Process) -> Run {
         let loader = Process::this_thread();
         let (cpu_before, loader_before) = (server.cpu(), loader.cpu());
@@ -106,8 +108,7 @@ impl Load {
                     due - at
                 }
                 Pace::Window => {
-                    let under_way = (self.published * self.reach).saturating_sub(self.delivered);
-                    if under_way <= (WINDOW - BURST as u64) * self.reach {
+                    if self.under_way() <= (WINDOW - BURST as u64) * self.reach {
                         self.publish(BURST, at);
                     }
                     period
@@ -117,9 +118,25 @@ impl Load {
             at = now();
         }
         let seconds = (at - begin).as_secs_f64();
-        took.sort_unstable();
         let loader = (loader.cpu() - loader_before) / seconds;
-        Run { took, seconds, cpu: server.cpu() - cpu_before, loader }
+        let cpu = server.cpu() - cpu_before;
+        self.settle(at + SETTLE);
+        took.sort_unstable();
+        Run { took, seconds, cpu, loader }
+    }
+
+    /// Reads what is under way, so that it weighs on no later run.
+    fn settle(&mut self, until: Instant) {
+        let mut at = now();
+        while self.under_way() > 0 && at < until {
+            self.read(until - at, &mut Vec::new());
+            at = now();
+        }
+    }
+
+    /// Returns how many deliveries are still to come.
+    fn under_way(&self) -> u64 {
+        (self.published * self.reach).saturating_sub(self.delivered)
     }
 
     fn publish(&mut self, count: usize, at: Instant) {

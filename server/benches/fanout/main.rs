@@ -3,10 +3,11 @@
 //! `cargo bench -p valtronics-server --bench fanout -- [SUBSCRIBERS [DEVICES]]`, by default 200 and
 //! 1,000. In the same run stands a floor: a bare loop that writes the same bytes to as many sockets,
 //! one frame a write (`send`) or 16 (`batch16`). What is to be read are ratios: `by send` and `by 16`
-//! are the server's processor time for a delivery by the floor's, and the p99 of `stalled`, where one
-//! more subscriber does not read, stands beside that of `rate`. All else is the machine's. The load
-//! shares its processors: near 100 in `loader %`, deliveries a second are the load's, not the
-//! server's. `merged` counts what the server merged away: in `stalled` it shows that it had to.
+//! are the server's processor time for a delivery by the floor's (for `send` at the same pace), and
+//! the p99 of `stalled`, where one more subscriber does not read, stands beside that of `rate`. All
+//! else is the machine's. The load shares its processors: near 100 in `loader %`, deliveries a second
+//! are the load's. At the flat pace a window is always under way, so its latency is the window's.
+//! `merged` counts what the server merged away: in `stalled` it shows that it had to.
 
 use std::time::Duration;
 
@@ -43,9 +44,14 @@ fn main() {
     let frame = Server::start(subscribers, devices).frame();
     println!("{subscribers} subscribers, {devices} devices, frames of {} bytes", frame.len());
     println!("{:<13}{FIGURES} {COMPARED}", "");
-    let send = measure_floor("floor send", subscribers, &frame, 1);
-    let batch16 = measure_floor("floor batch16", subscribers, &frame, load::BURST);
-    let bench = Bench { subscribers, devices, send, batch16 };
+    let floor = |name, pace, batch| measure_floor(name, pace, subscribers, &frame, batch);
+    let bench = Bench {
+        subscribers,
+        devices,
+        paced: floor("floor, paced", RATE, 1),
+        send: floor("floor send", FLAT, 1),
+        batch16: floor("floor batch16", FLAT, load::BURST),
+    };
     bench.measure("rate", RATE, None, false);
     bench.measure("stalled", RATE, None, true);
     bench.measure("flat", FLAT, None, false);
@@ -53,11 +59,11 @@ fn main() {
 }
 
 /// Measures the floor; returns the processor time of a million deliveries.
-fn measure_floor(name: &str, subscribers: u64, frame: &[u8], batch: usize) -> f64 {
+fn measure_floor(name: &str, pace: Pace, subscribers: u64, frame: &[u8], batch: usize) -> f64 {
     let floor = floor::start(subscribers, frame.len(), batch);
     let mut load = Load::new(floor.uplink, floor.subscribers, subscribers, load::restamp(frame));
     load.run(FLAT, WARM_UP / 4, &floor.thread);
-    let run = load.run(FLAT, MEASURED / 2, &floor.thread);
+    let run = load.run(pace, MEASURED / 2, &floor.thread);
     println!("{name:<13}{}", figures(&run));
     run.cpu_per_million()
 }
@@ -66,7 +72,9 @@ fn measure_floor(name: &str, subscribers: u64, frame: &[u8], batch: usize) -> f6
 struct Bench {
     subscribers: u64,
     devices: u64,
-    /// The processor time of the floor's million deliveries, one and 16 a write.
+    /// The processor time of the floor's million deliveries: one a write at [`RATE`] and at
+    /// [`FLAT`], 16 a write.
+    paced: f64,
     send: f64,
     batch16: f64,
 }
@@ -90,8 +98,11 @@ impl Bench {
         let _unread = stalled.then(|| server.stalled_subscriber());
         load.run(FLAT, WARM_UP, &server.process);
         let run = load.run(pace, MEASURED, &server.process);
-        let cpu = run.cpu_per_million();
-        let (by_send, by_batch16) = (cpu / self.send, cpu / self.batch16);
+        let send = match pace {
+            Pace::Every(_) => self.paced,
+            Pace::Window => self.send,
+        };
+        let [by_send, by_batch16] = [send, self.batch16].map(|floor| run.cpu_per_million() / floor);
         let (rss, merged) = (server.process.rss_mib(), server.merged());
         let figures = figures(&run);
         println!("{name:<13}{figures} {by_send:>8.2} {by_batch16:>8.2} {rss:>8} {merged:>7}");

@@ -16,9 +16,9 @@ use crate::process::Process;
 /// Where `/metrics` says how much was merged away.
 const MERGED: &str = "valtronics_messages_conflated_total{channel=\"telemetry\"}";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_valtronics-server");
-/// What may wait for one connection: more than the load's window, and so little that a stalled
-/// subscriber's is full before the measurement begins.
-const QUEUE: &str = "32KiB";
+/// What may wait for one connection: more than ever gathers for one that reads, and so little that a
+/// stalled subscriber's is full before the measurement begins.
+const QUEUE: &str = "128KiB";
 /// A segment of a poor link. Over loopback's own, of 64 KiB, the kernel would hold megabytes for who
 /// does not read, and the server would never notice.
 const STALLED_SEGMENT_BYTES: u32 = 536;
@@ -144,8 +144,10 @@ impl Server {
         let mut socket = self.connect("ws", stream);
         ask(&mut socket, &json!({"type": "auth", "token": self.reader}), "auth_response");
         let filters = if devices.is_empty() { json!({}) } else { json!({"device_id": devices}) };
-        let request = json!({"type": "subscribe", "channel": "telemetry", "snapshot": false, "filters": filters});
-        ask(&mut socket, &request, "subscribe_response");
+        let subscribe = json!({
+            "type": "subscribe", "channel": "telemetry", "filters": filters, "snapshot": false,
+        });
+        ask(&mut socket, &subscribe, "subscribe_response");
         socket.into_inner()
     }
 
@@ -164,9 +166,8 @@ fn sign(dir: &Path, scope: &str) -> String {
 /// Sends a request and waits for its answer, which is good.
 fn ask(socket: &mut WebSocket<TcpStream>, request: &Json, kind: &str) {
     socket.send(Message::text(request.to_string())).expect("it listens");
-    let answer = socket.read().expect("the connection lasts");
-    let answer: Json = serde_json::from_str(&answer.into_text().expect("answers are text"))
-        .expect("messages are JSON");
+    let answer = socket.read().and_then(Message::into_text).expect("the connection lasts");
+    let answer: Json = serde_json::from_str(&answer).expect("messages are JSON");
     assert_eq!(answer.get("type"), Some(&kind.into()), "{answer}");
     assert_ne!(answer.get("success"), Some(&false.into()), "{answer}");
 }
