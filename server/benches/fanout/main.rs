@@ -32,6 +32,22 @@ const MEASURED: Duration = Duration::from_secs(5);
 /// How many devices a subscriber picks, where he does.
 const PICKED: u64 = 50;
 
+const SCENARIOS: [Scenario; 4] = [
+    Scenario { name: "rate", pace: RATE, picked: None, stalled: 0 },
+    Scenario { name: "stalled", pace: RATE, picked: None, stalled: 1 },
+    Scenario { name: "flat", pace: FLAT, picked: None, stalled: 0 },
+    Scenario { name: "filtered", pace: FLAT, picked: Some(PICKED), stalled: 0 },
+];
+
+struct Scenario {
+    name: &'static str,
+    pace: Pace,
+    /// How many devices each subscriber is on; none: all.
+    picked: Option<u64>,
+    /// How many subscribers there are besides, who do not read.
+    stalled: usize,
+}
+
 fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let subscribers = numbers.next().unwrap_or(200);
@@ -52,10 +68,9 @@ fn main() {
         send: floor("floor send", FLAT, 1),
         batch16: floor("floor batch16", FLAT, load::BURST),
     };
-    bench.measure("rate", RATE, None, false);
-    bench.measure("stalled", RATE, None, true);
-    bench.measure("flat", FLAT, None, false);
-    bench.measure("filtered", FLAT, Some(PICKED), false);
+    for scenario in &SCENARIOS {
+        bench.measure(scenario);
+    }
 }
 
 /// Measures the floor; returns the processor time of a million deliveries.
@@ -80,8 +95,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Measures the server, each subscriber on so many devices (or all), beside a stalled one or not.
-    fn measure(&self, name: &str, pace: Pace, picked: Option<u64>, stalled: bool) {
+    fn measure(&self, &Scenario { name, pace, picked, stalled }: &Scenario) {
         let Self { subscribers, devices, .. } = *self;
         let server = Server::start(subscribers, devices);
         let uplink = server.uplink();
@@ -95,7 +109,7 @@ impl Bench {
         let reach = subscribers * picked.unwrap_or(devices) / devices;
         let message = move |n: u64, sent| server::message(n % devices, sent);
         let mut load = Load::new(uplink, streams.collect(), reach, Box::new(message));
-        let _unread = stalled.then(|| server.stalled_subscriber());
+        let _unread: Vec<_> = (0..stalled).map(|_| server.stalled_subscriber()).collect();
         load.run(FLAT, WARM_UP, &server.process);
         let run = load.run(pace, MEASURED, &server.process);
         let send = match pace {
