@@ -53,73 +53,47 @@ pub fn to_message(message: &impl Serialize, format: Format) -> Message {
     }
 }
 
-/// Makes frames of the messages that go out together, in their order. A run of messages that may be
-/// joined becomes a batch; a single one goes as it is.
-pub fn pack(
-    messages: impl Iterator<Item = Outgoing>,
-    format: Format,
-    frames: &mut VecDeque<Message>,
-) {
-    let mut run = Run { format, messages: Vec::new(), bytes: ENVELOPE_BYTES };
-    for Outgoing { message, packing } in messages {
-        match packing {
-            Packing::Alone => {
-                run.end(frames);
-                frames.push_back(message);
-            }
-            Packing::Batch => {
-                if !run.has_room_for(&message) {
-                    run.end(frames);
-                }
-                run.add(message);
-            }
-        }
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Self { message, packing: Packing::Alone }
     }
-    run.end(frames);
 }
 
-/// Messages that become one frame.
-struct Run {
-    format: Format,
-    messages: Vec<Message>,
-    bytes: usize,
+/// Takes the next frame off the messages that wait. A run of messages that may be joined becomes a
+/// batch; a single one goes as it is.
+pub fn next_frame(waiting: &mut VecDeque<Outgoing>, format: Format) -> Option<Message> {
+    let run = run_length(waiting);
+    if run < 2 {
+        return waiting.pop_front().map(|outgoing| outgoing.message);
+    }
+    let messages: Vec<Message> = waiting.drain(..run).map(|outgoing| outgoing.message).collect();
+    Some(join(&messages, format))
 }
 
-impl Run {
-    fn has_room_for(&self, message: &Message) -> bool {
-        self.messages.len() < BATCH_MESSAGES && self.bytes + message.len() < BATCH_BYTES
-    }
-
-    fn add(&mut self, message: Message) {
+/// Counts the messages at the front that one batch takes.
+fn run_length(waiting: &VecDeque<Outgoing>) -> usize {
+    let mut bytes = ENVELOPE_BYTES;
+    let fits = |outgoing: &&Outgoing| {
         // In JSON a comma follows.
-        self.bytes += message.len() + 1;
-        self.messages.push(message);
-    }
+        bytes += outgoing.message.len() + 1;
+        outgoing.packing == Packing::Batch && bytes <= BATCH_BYTES
+    };
+    waiting.iter().take(BATCH_MESSAGES).take_while(fits).count()
+}
 
-    fn end(&mut self, frames: &mut VecDeque<Message>) {
-        if self.messages.len() < 2 {
-            frames.extend(self.messages.pop());
-        } else {
-            frames.push_back(self.join());
-            self.messages.clear();
+fn join(messages: &[Message], format: Format) -> Message {
+    match format {
+        Format::Json => {
+            let messages = messages.iter().filter_map(|message| message.to_text().ok());
+            let messages = messages.collect::<Vec<_>>().join(",");
+            Message::text(format!(r#"{{"type":"batch","messages":[{messages}]}}"#))
         }
-        self.bytes = ENVELOPE_BYTES;
-    }
-
-    fn join(&self) -> Message {
-        match self.format {
-            Format::Json => {
-                let messages = self.messages.iter().filter_map(|message| message.to_text().ok());
-                let messages = messages.collect::<Vec<_>>().join(",");
-                Message::text(format!(r#"{{"type":"batch","messages":[{messages}]}}"#))
-            }
-            Format::Cbor => {
-                let messages = self.messages.iter().map(|message| match message {
-                    Message::Binary(bytes) => bytes.as_ref(),
-                    _ => &[],
-                });
-                Message::binary(cbor::join(&messages.collect::<Vec<_>>()))
-            }
+        Format::Cbor => {
+            let messages = messages.iter().map(|message| match message {
+                Message::Binary(bytes) => bytes.as_ref(),
+                _ => &[],
+            });
+            Message::binary(cbor::join(&messages.collect::<Vec<_>>()))
         }
     }
 }
@@ -129,13 +103,11 @@ mod tests {
     use super::*;
 
     fn frames(messages: impl IntoIterator<Item = (String, Packing)>) -> Vec<String> {
-        let messages = messages.into_iter().map(|(text, packing)| {
-            let message = Message::text(text);
-            Outgoing { message, packing }
-        });
-        let mut frames = VecDeque::new();
-        pack(messages, Format::Json, &mut frames);
-        frames.iter().map(|frame| frame.to_text().unwrap().to_owned()).collect()
+        let outgoing =
+            |(text, packing)| Outgoing { message: Message::text::<String>(text), packing };
+        let mut waiting: VecDeque<Outgoing> = messages.into_iter().map(outgoing).collect();
+        let frames = std::iter::from_fn(|| next_frame(&mut waiting, Format::Json));
+        frames.map(|frame| frame.to_text().unwrap().to_owned()).collect()
     }
 
     fn batch(messages: &str) -> String {
@@ -178,9 +150,9 @@ mod tests {
         let (one, two) = (serde_json::json!({"a": 1}), serde_json::json!({"b": [2.0]}));
         let outgoing =
             |value| Outgoing { message: to_message(value, Format::Cbor), packing: Packing::Batch };
-        let mut frames = VecDeque::new();
-        pack([&one, &two].map(outgoing).into_iter(), Format::Cbor, &mut frames);
+        let mut waiting = VecDeque::from([&one, &two].map(outgoing));
+        let frame = next_frame(&mut waiting, Format::Cbor);
         let batch = serde_json::json!({"type": "batch", "messages": [one, two]});
-        assert_eq!(frames, [to_message(&batch, Format::Cbor)]);
+        assert_eq!((frame, waiting.len()), (Some(to_message(&batch, Format::Cbor)), 0));
     }
 }

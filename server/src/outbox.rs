@@ -354,7 +354,7 @@ impl Outbox {
     pub fn take(
         &self,
         most_bytes: usize,
-        messages: &mut Vec<Outgoing>,
+        messages: &mut VecDeque<Outgoing>,
         waker: &Waker,
         now: Instant,
     ) -> Taken {
@@ -363,7 +363,7 @@ impl Outbox {
         while bytes < most_bytes {
             let Some(outgoing) = lanes.pop(now) else { break };
             bytes += outgoing.message.len();
-            messages.push(outgoing);
+            messages.push_back(outgoing);
         }
         let empty = lanes.is_empty();
         let close = if empty { lanes.close.take() } else { None };

@@ -23,7 +23,7 @@ use crate::{
     clock,
     engine::Command,
     hub::SessionId,
-    message::{Outgoing, pack},
+    message::{Outgoing, next_frame},
     outbox::{Close, Outbox},
     socket::{Broken, Message, Socket, close_message},
     timing::{Due, Timing},
@@ -67,8 +67,7 @@ pub struct Session {
     timing: Timing,
     sleep: Pin<Box<Sleep>>,
     /// Messages on their way from the outbox to the socket.
-    outgoing: VecDeque<Message>,
-    taken: Vec<Outgoing>,
+    outgoing: VecDeque<Outgoing>,
     unflushed: bool,
     /// When the oldest live readings of this flush came in.
     arrived_at: Option<Instant>,
@@ -96,7 +95,6 @@ impl Session {
             timing,
             sleep,
             outgoing: VecDeque::new(),
-            taken: Vec::new(),
             unflushed: false,
             arrived_at: None,
             asked: 0,
@@ -119,7 +117,9 @@ impl Session {
                 let _ = self.engine.send_item(detach);
             }
         }
-        self.socket.end(self.outgoing).await;
+        let format = self.outbox.format();
+        let last = std::iter::from_fn(|| next_frame(&mut self.outgoing, format)).collect();
+        self.socket.end(last).await;
     }
 
     /// Does all that can be done now; ready when the connection is to end.
@@ -159,7 +159,7 @@ impl Session {
             return false;
         }
         match self.timing.due(now) {
-            Some(Due::Ping) => self.outgoing.push_back(Message::Ping(Default::default())),
+            Some(Due::Ping) => self.outgoing.push_back(Message::Ping(Default::default()).into()),
             Some(Due::TokenExpires(expires_at)) => {
                 self.outbox.push(&Response::AuthExpiring { expires_at });
             }
@@ -244,7 +244,7 @@ impl Session {
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => {}
                 }
-                let Some(message) = self.outgoing.pop_front() else {
+                let Some(message) = next_frame(&mut self.outgoing, self.outbox.format()) else {
                     break;
                 };
                 if self.socket.start_send(message).is_err() {
@@ -266,11 +266,10 @@ impl Session {
             if self.closing || drained {
                 return Ok(freed);
             }
-            let taken = self.outbox.take(FLUSH_BYTES, &mut self.taken, cx.waker(), now);
+            let taken = self.outbox.take(FLUSH_BYTES, &mut self.outgoing, cx.waker(), now);
             freed |= taken.answered != self.answered || taken.more;
             (self.answered, drained) = (taken.answered, taken.drained);
             self.arrived_at = taken.arrived_at;
-            pack(self.taken.drain(..), self.outbox.format(), &mut self.outgoing);
             if taken.more {
                 self.commands.push_back(Command::Drained(self.requests.id()));
             }
@@ -325,7 +324,7 @@ impl Session {
             return;
         }
         self.closing = true;
-        self.outgoing.push_back(close_message(code, reason));
+        self.outgoing.push_back(close_message(code, reason).into());
     }
 }
 

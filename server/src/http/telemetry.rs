@@ -62,7 +62,9 @@ pub(super) async fn post(
         ..Batch::default()
     };
     for content in contents() {
-        take(&names, content, &parsed.readings, &mut batch);
+        // All of a body's names are remembered together, so none can be missing.
+        let known = take(&names, content, &parsed.readings, &mut batch);
+        debug_assert!(known.is_some());
     }
     let bytes = u32::try_from(body.len().max(1)).unwrap_or(u32::MAX);
     let permit = Arc::clone(&api.intake).acquire_many_owned(bytes).await;

@@ -1,6 +1,6 @@
 //! The hub with subscribers who read as they like, and a store that answers when it likes.
 
-use std::task::Waker;
+use std::{collections::VecDeque, task::Waker};
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -124,7 +124,7 @@ impl World {
     /// Lets a connection read up to so many bytes, and ask for more if it was told to.
     fn read(&mut self, session: u64, most_bytes: usize) -> Vec<Json> {
         let outbox = Arc::clone(&self.outboxes[&SessionId(session)]);
-        let mut messages = Vec::new();
+        let mut messages = VecDeque::new();
         let taken = outbox.take(most_bytes, &mut messages, Waker::noop(), self.instant());
         if taken.more {
             let now = self.now();

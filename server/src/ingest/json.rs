@@ -20,7 +20,7 @@ use valtronics_protocol::{
 
 mod scalar;
 
-use scalar::Scalar;
+use scalar::{Key, Scalar};
 
 /// The most messages in one frame: of readings no more would fit, and each that is wrong is answered,
 /// which takes a hundred times the room of a `0`.
@@ -245,7 +245,7 @@ fn read_message<'de, A: MapAccess<'de>>(
 ) -> Result<Message<'de>, A::Error> {
     let begin = readings.len();
     let mut fields = Fields::default();
-    while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+    while let Some(Key(key)) = map.next_key()? {
         let field = match &*key {
             "type" => &mut fields.kind,
             "seq" => &mut fields.seq,
@@ -395,7 +395,7 @@ impl<'de> Visitor<'de> for OneReading {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut metric, mut value, mut unit, mut at) = (None, None, None, None);
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(Key(key)) = map.next_key()? {
             let field = match &*key {
                 "metric" => &mut metric,
                 "value" => &mut value,

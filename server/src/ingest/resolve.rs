@@ -10,38 +10,41 @@ use super::{
 };
 use crate::{commit::Row, store_task::Wanted};
 
-/// Adds a message whose names are known to a batch.
-pub fn take(names: &Names, content: &Content<'_>, readings: &[Reading<'_>], batch: &mut Batch) {
-    let received_at = batch.received_at;
+/// Adds a message to a batch; `None`, and nothing is added, when a name of it is not known.
+#[must_use]
+pub fn take(
+    names: &Names,
+    content: &Content<'_>,
+    readings: &[Reading<'_>],
+    batch: &mut Batch,
+) -> Option<()> {
     match content {
         Content::Auth { .. } => {}
         Content::Readings { device, readings: range, historical } => {
-            let Some(known) = names.device(device) else {
-                return;
-            };
-            let begin = batch.rows.len();
+            let known = names.device(device)?;
+            let (items, begin) = (batch.items.len(), batch.rows.len());
             for reading in readings.get(range.clone()).unwrap_or_default() {
                 let Some(metric) = known.metric(&reading.metric, reading.unit.as_deref()) else {
-                    continue;
+                    batch.items.truncate(items);
+                    batch.rows.truncate(begin);
+                    return None;
                 };
-                let at = plausible(reading.at, received_at);
+                let at = plausible(reading.at, batch.received_at);
                 let row = Row { device: known.id, metric, at, value: reading.value.clone() };
                 push_row(batch, begin, row, *historical);
             }
         }
         Content::Status { device, status, reason, at } => {
-            let Some(known) = names.device(device) else {
-                return;
-            };
             let reason = reason.as_deref().unwrap_or("Reported by the device");
             batch.items.push(Item::Status(StatusReport {
-                device: known.id,
+                device: names.device(device)?.id,
                 status: *status,
                 reason: reason.into(),
-                at: plausible(*at, received_at),
+                at: plausible(*at, batch.received_at),
             }));
         }
     }
+    Some(())
 }
 
 /// Returns what of a message's names is not known yet.

@@ -38,6 +38,10 @@ const KINDS: [&str; 18] = [
 /// Returns the channel of an event on its way out, by its first bytes: our own messages begin with
 /// their type. Answers belong to none.
 pub(super) fn event_channel(message: &Message) -> Option<Channel> {
+    // Nearly all that is sent, so it is looked for first.
+    if matches!(message, Message::Text(text) if text.starts_with(r#"{"type":"telemetry_update""#)) {
+        return Some(Channel::Telemetry);
+    }
     match leading_type(message)? {
         b"telemetry_update" => Some(Channel::Telemetry),
         b"alert" | b"alert_update" => Some(Channel::Alerts),

@@ -16,7 +16,7 @@ fn push(outbox: &Outbox, text: &str, limit_bytes: usize, now: Instant) -> Pushed
 }
 
 fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
-    let mut messages = Vec::new();
+    let mut messages = VecDeque::new();
     outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
     messages.iter().map(|taken| taken.message.to_text().unwrap().to_owned()).collect()
 }
@@ -66,7 +66,7 @@ fn late_and_live_readings_take_turns_and_late_ones_hold_up_nothing() {
         assert!(outbox.push_historical(&frame(text), Packing::Alone));
     }
     outbox.set_more(true);
-    let mut messages = Vec::new();
+    let mut messages = VecDeque::new();
     assert!(!outbox.take(7, &mut messages, Waker::noop(), now).more, "live readings wait");
     assert!(outbox.take(1, &mut messages, Waker::noop(), now).more);
     let rest = take(&outbox, now);

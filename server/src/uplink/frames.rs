@@ -101,8 +101,7 @@ impl Frames {
             }
         };
         received.batch.received_at = clock::now();
-        let too_many = self.learn_all(&parsed).await?;
-        let mut reached = Ack::default();
+        let (mut reached, mut learned) = (Ack::default(), false);
         for message in &parsed.messages {
             if self.is_known(message.seq) {
                 received.duplicates += 1;
@@ -113,17 +112,17 @@ impl Frames {
                 Err(fault) => Err((code_of(*fault), fault.to_string())),
                 Ok(Content::Auth { token, .. }) => self.renew(token, &mut received).await,
                 Ok(content) => {
-                    // Where not all fits, each message is tried alone.
-                    let learned = if too_many {
-                        self.learn_one(content, &parsed.readings).await?
-                    } else {
-                        Ok(())
-                    };
+                    let known = take(&self.names, content, &parsed.readings, &mut received.batch);
+                    if known.is_none() && !std::mem::replace(&mut learned, true) {
+                        self.learn_all(&parsed).await?;
+                    }
                     let refused =
                         |full: RegisterError| (ErrorCode::InvalidMessage, full.to_string());
-                    learned.map_err(refused).map(|()| {
-                        take(&self.names, content, &parsed.readings, &mut received.batch);
-                    })
+                    match known {
+                        Some(()) => Ok(()),
+                        None => self.take_new(content, &parsed, &mut received.batch).await?,
+                    }
+                    .map_err(refused)
                 }
             };
             match taken {
@@ -151,28 +150,37 @@ impl Frames {
         batch.ticket = ticket(&self.admitted.progress, reached, self.admitted.queue.as_ref());
     }
 
-    /// Has all new names of a frame brought into being at once; true when they are too many.
-    async fn learn_all(&mut self, frame: &json::Frame<'_>) -> Result<bool, End> {
+    /// Has all new names of a frame brought into being at once, unless they are too many.
+    async fn learn_all(&mut self, frame: &json::Frame<'_>) -> Result<(), End> {
         let messages = frame.messages.iter().filter(|message| !self.is_known(message.seq));
         let contents = messages.filter_map(|message| message.content.as_ref().ok());
         let wanted = contents.filter_map(|content| unknown(&self.names, content, &frame.readings));
         match self.names.learn(merge(wanted.collect())).await {
-            Ok(()) => Ok(false),
-            Err(RegisterError::Full(_)) => Ok(true),
+            Ok(()) | Err(RegisterError::Full(_)) => Ok(()),
             Err(RegisterError::Unavailable) => Err(unavailable()),
         }
     }
 
-    async fn learn_one(
+    /// Takes a message whose names may be new: where not all of a frame fit, each is tried alone.
+    async fn take_new(
         &mut self,
         content: &Content<'_>,
-        readings: &[json::Reading<'_>],
+        frame: &json::Frame<'_>,
+        batch: &mut Batch,
     ) -> Result<Result<(), RegisterError>, End> {
-        let wanted = unknown(&self.names, content, readings);
-        match self.names.learn(wanted.into_iter().collect()).await {
-            Err(RegisterError::Unavailable) => Err(unavailable()),
-            other => Ok(other),
+        // What was known may be forgotten when something is learned; the next time it is asked for.
+        for _ in 0..3 {
+            if take(&self.names, content, &frame.readings, batch).is_some() {
+                return Ok(Ok(()));
+            }
+            let wanted = unknown(&self.names, content, &frame.readings);
+            match self.names.learn(wanted.into_iter().collect()).await {
+                Ok(()) => {}
+                Err(RegisterError::Unavailable) => return Err(unavailable()),
+                full => return Ok(full),
+            }
         }
+        Err(unavailable())
     }
 
     /// Takes a new token of the same subject.

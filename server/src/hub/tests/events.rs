@@ -135,7 +135,7 @@ fn what_the_store_does_not_give_ends_the_connection() {
         let now = world.now();
         world.hub.page_read(Page { request, events }, &world.state, now);
         let (outbox, instant) = (&world.outboxes[&SessionId(0)], world.instant());
-        let taken = outbox.take(1, &mut Vec::new(), Waker::noop(), instant);
+        let taken = outbox.take(1, &mut Default::default(), Waker::noop(), instant);
         assert_eq!(taken.close.map(|close| close.code), Some(code));
         assert_eq!(world.hub.next_page(), None, "it is not asked for again");
     }

@@ -208,7 +208,7 @@ fn a_long_snapshot_does_not_overtake_live_readings() {
     world.attach(0, DeviceGrant::All);
     world.subscribe(0, Channel::Telemetry, &json!({}));
     let (outbox, instant) = (Arc::clone(&world.outboxes[&SessionId(0)]), world.instant());
-    assert!(outbox.take(usize::MAX, &mut Vec::new(), Waker::noop(), instant).more);
+    assert!(outbox.take(usize::MAX, &mut Default::default(), Waker::noop(), instant).more);
     // The connection has drained; before the hub hears of it, readings come.
     (1..=3).for_each(|value| publish(&mut world, DEVICES, &[(0, value)]));
     world.hub.drained(SessionId(0), &world.state, at);
