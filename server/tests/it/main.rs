@@ -9,6 +9,7 @@
 mod auth;
 mod bad_input;
 mod batches;
+mod bounds;
 mod cbor;
 mod endpoints;
 mod frames;
@@ -18,6 +19,7 @@ mod logs;
 mod monitor;
 mod persistence;
 mod requests;
+mod security;
 mod server;
 mod subscriptions;
 mod tls;
