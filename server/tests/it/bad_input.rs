@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use crate::server::{Client, DEADLINE, Server};
 
 /// These tests come in more often than any client.
-const OPEN_DOOR: &str = "[limits]\nhandshakes_per_minute_per_address = 100000";
+pub(crate) const OPEN_DOOR: &str = "[limits]\nhandshakes_per_minute_per_address = 100000";
 
 /// How much more memory the server may need for all that a test does at once.
 const SOME_MEMORY: usize = 8 * 1024 * 1024;
@@ -24,7 +24,7 @@ const PING: u8 = 0x89;
 const NOT_FINAL: u8 = 0x7f;
 
 /// Makes a frame with this first byte; a client's payload is masked (RFC 6455, section 5.2).
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, payload.len() as u64);
     let key = [1, 2, 3, 4];
     frame.extend(key);

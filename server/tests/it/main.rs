@@ -9,6 +9,7 @@
 mod auth;
 mod bad_input;
 mod batches;
+mod bounds;
 mod cbor;
 mod endpoints;
 mod frames;
@@ -23,6 +24,7 @@ mod persistence;
 mod provider;
 mod requests;
 mod resume;
+mod security;
 mod server;
 mod slow;
 mod subscriptions;
