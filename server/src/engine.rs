@@ -308,7 +308,7 @@ impl Engine {
     fn command(&mut self, command: Command, now: UnixMillis) {
         match command {
             Command::Attach { session, outbox, claims } => {
-                self.hub.attach(session, outbox, &claims)
+                self.hub.attach(session, outbox, &claims, &self.state);
             }
             Command::Regrant { session, claims } => self.hub.regrant(session, &claims, &self.state),
             Command::Subscribe { session, subscribe, id } => {
@@ -316,7 +316,7 @@ impl Engine {
                 self.want_system(now);
             }
             Command::Unsubscribe { session, unsubscribe, id } => {
-                self.hub.unsubscribe(session, &unsubscribe, id, &self.state);
+                self.hub.unsubscribe(session, &unsubscribe, id);
             }
             Command::Drained(session) => self.hub.drained(session, &self.state, now),
             Command::Detach(session) => self.hub.detach(session),

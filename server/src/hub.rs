@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use valtronics_protocol::{close::CloseCode, time::UnixMillis};
 
 use crate::{
-    auth::{Claims, DeviceGrant, Scopes},
+    auth::{Claims, Scopes},
     commit::MetricIndex,
     outbox::{Close, Outbox, Pushed},
     state::{Device, State},
@@ -29,6 +29,7 @@ mod backlog;
 mod events;
 mod index;
 mod metric_set;
+mod sight;
 mod subscribe;
 mod subscription;
 mod system;
@@ -38,6 +39,7 @@ mod walk;
 use backlog::Backlog;
 use index::Index;
 use projection::{Change, Encoded, Mark, ProjectionId, Projections};
+use sight::Sight;
 use subscription::{EventSubscription, Keyed, SystemSubscription, TelemetrySubscription};
 use throttle::Throttles;
 
@@ -80,7 +82,7 @@ pub struct Hub {
 struct Subscriber {
     outbox: Arc<Outbox>,
     scopes: Scopes,
-    devices: DeviceGrant,
+    sight: Sight,
     telemetry: Keyed<TelemetrySubscription>,
     alerts: Keyed<EventSubscription>,
     status: Keyed<EventSubscription>,
@@ -98,7 +100,7 @@ impl Subscriber {
     }
 
     fn may_see(&self, device: &Device) -> bool {
-        self.devices.allows(device.id(), &device.registered.name, &device.key)
+        self.sight.sees(device.id())
     }
 }
 
@@ -131,11 +133,17 @@ impl Hub {
     }
 
     /// Takes in an authenticated connection.
-    pub fn attach(&mut self, session: SessionId, outbox: Arc<Outbox>, claims: &Claims) {
+    pub fn attach(
+        &mut self,
+        session: SessionId,
+        outbox: Arc<Outbox>,
+        claims: &Claims,
+        state: &State,
+    ) {
         let subscriber = Subscriber {
             outbox,
             scopes: claims.scopes,
-            devices: claims.devices.clone(),
+            sight: Sight::new(claims.devices.clone(), state),
             telemetry: Keyed::default(),
             alerts: Keyed::default(),
             status: Keyed::default(),

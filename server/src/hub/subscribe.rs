@@ -15,6 +15,7 @@ use super::{
     Hub, SessionId, Subscriber,
     events::log_of,
     index::{Index, Target},
+    sight::Sight,
     subscription::{Key, TelemetrySubscription},
     throttle::Throttles,
 };
@@ -31,14 +32,13 @@ impl Hub {
             return;
         };
         subscriber.scopes = claims.scopes;
-        subscriber.devices = claims.devices.clone();
+        subscriber.sight = Sight::new(claims.devices.clone(), state);
         for channel in Channel::ALL {
             self.end_forbidden(session, channel, state);
         }
         if let Some(subscriber) = self.subscribers.get(&session) {
             let reads = subscriber.scopes.may_read(Channel::Telemetry);
-            let may_see = |id| state.device(id).is_some_and(|device| subscriber.may_see(device));
-            subscriber.outbox.keep_telemetry(|id| reads && may_see(id));
+            subscriber.outbox.keep_telemetry(|id| reads && subscriber.sight.sees(id));
             subscriber.outbox.note_subscriptions(subscriber.keys());
             subscriber.outbox.done();
         }
@@ -55,10 +55,7 @@ impl Hub {
             Channel::Devices => subscriber.status.keys(),
             Channel::System => subscriber.system.iter().map(|_| None).collect(),
         };
-        let may_see = |id: DeviceId| match state.device(id) {
-            Some(device) => subscriber.may_see(device),
-            None => subscriber.devices.knows_id(id),
-        };
+        let may_see = |id: DeviceId| subscriber.may_ask_for(id, state);
         let gone: Vec<Key> =
             keys.into_iter().filter(|key| !in_scope || !key.is_none_or(may_see)).collect();
         for key in gone {
@@ -81,7 +78,7 @@ impl Hub {
             }
         }
         // What stays may be narrower now: the index is made anew from the grant.
-        self.reindex(session, state);
+        self.reindex(session);
     }
 
     /// Handles a `subscribe`, and begins to send what it asks for.
@@ -122,7 +119,7 @@ impl Hub {
         };
         subscriber.outbox.answer(&Response::SubscribeResponse(response));
         match channel {
-            Channel::Telemetry => self.subscribe_telemetry(session, &filters, &options, state),
+            Channel::Telemetry => self.subscribe_telemetry(session, &filters, &options),
             Channel::Alerts | Channel::Devices => {
                 let since = options.since.filter(|_| resumed);
                 self.subscribe_events(session, channel, filters, &options, since, (state, now));
@@ -148,10 +145,7 @@ impl Hub {
             return Some(Failure::new(ErrorCode::Forbidden, why));
         }
         let wanted = request.filters.device_id.as_deref().unwrap_or_default();
-        let forbidden = wanted.iter().find(|id| match state.device(**id) {
-            Some(device) => !subscriber.may_see(device),
-            None => !subscriber.devices.knows_id(**id),
-        });
+        let forbidden = wanted.iter().find(|id| !subscriber.may_ask_for(**id, state));
         if let Some(id) = forbidden {
             let why = format!("the token does not allow device {id}");
             return Some(Failure::new(ErrorCode::Forbidden, why));
@@ -184,13 +178,7 @@ impl Hub {
         ours && log.holds_all_after(since)
     }
 
-    fn subscribe_telemetry(
-        &mut self,
-        session: SessionId,
-        filters: &Filters,
-        options: &Options,
-        state: &State,
-    ) {
+    fn subscribe_telemetry(&mut self, session: SessionId, filters: &Filters, options: &Options) {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
@@ -208,7 +196,7 @@ impl Hub {
                 subscriber.telemetry.insert(key, subscription);
             }
         }
-        self.reindex(session, state);
+        self.reindex(session);
         if options.snapshot
             && let Some(subscriber) = self.subscribers.get_mut(&session)
         {
@@ -222,12 +210,11 @@ impl Hub {
         session: SessionId,
         request: &Unsubscribe,
         id: Option<MessageId>,
-        state: &State,
     ) {
         let keys = request.devices.as_deref().map(|devices| keys_of(Some(devices)));
         self.remove(session, request.channel, keys.as_deref());
         if request.channel == Channel::Telemetry {
-            self.reindex(session, state);
+            self.reindex(session);
         }
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
@@ -295,52 +282,60 @@ impl Hub {
     }
 
     /// Puts the telemetry keys of a session into the indexes, as its token is now.
-    fn reindex(&mut self, session: SessionId, state: &State) {
+    fn reindex(&mut self, session: SessionId) {
         self.unindex(session);
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
-        let mut own: Vec<DeviceId> = subscriber.telemetry.keys().into_iter().flatten().collect();
+        let telemetry = &subscriber.telemetry;
+        let mut ways = (&mut self.live, &mut self.historical, &mut self.throttles);
+        if let Some(seen) = subscriber.sight.narrowed_to() {
+            // Under a narrow token "all devices" is a list of devices, and a device that is not
+            // there yet is judged when it appears.
+            for device in seen {
+                if let Some(subscription) = telemetry.for_device(*device) {
+                    let target = subscriber.target(session, subscription, None);
+                    index(&mut ways, Some(*device), target, subscription);
+                }
+            }
+            return;
+        }
+        let mut own: Vec<DeviceId> = telemetry.keys().into_iter().flatten().collect();
         own.sort();
         let own: Option<Arc<[DeviceId]>> = (!own.is_empty()).then(|| own.into());
-        for (key, subscription) in subscriber.telemetry.iter() {
-            let keys: Vec<Key> = match key {
-                // Under a narrow token "all devices" is a list of devices.
-                None if !subscriber.devices.is_all() => state
-                    .devices()
-                    .iter()
-                    .filter(|device| subscriber.may_see(device))
-                    .map(|device| Some(device.id()))
-                    .filter(|key| !subscriber.telemetry.has(*key))
-                    .collect(),
-                key => vec![key],
-            };
-            for key in keys {
-                let target = subscriber.target(session, subscription, own.clone());
-                let ways = (&mut self.live, &mut self.historical, &mut self.throttles);
-                index(ways, key, target, subscription);
-            }
+        for (key, subscription) in telemetry.iter() {
+            let target = subscriber.target(session, subscription, own.clone());
+            index(&mut ways, key, target, subscription);
         }
     }
 
     /// Shows a device that has just come into being to those whose narrow token sees it.
     pub fn device_added(&mut self, device: &Device) {
-        let key = Some(device.id());
-        for (session, subscriber) in &self.subscribers {
-            let narrow = !subscriber.devices.is_all() && !subscriber.telemetry.has(key);
-            let Some(all) = subscriber.telemetry.get(None).filter(|_| narrow) else {
-                continue;
-            };
-            if subscriber.may_see(device) {
-                let target = subscriber.target(*session, all, None);
-                let ways = (&mut self.live, &mut self.historical, &mut self.throttles);
-                index(ways, key, target, all);
+        let id = device.id();
+        for (session, subscriber) in &mut self.subscribers {
+            subscriber.sight.appeared(device);
+            let narrow = subscriber.sight.narrowed_to().is_some();
+            if narrow
+                && subscriber.may_see(device)
+                && let Some(subscription) = subscriber.telemetry.for_device(id)
+            {
+                let target = subscriber.target(*session, subscription, None);
+                let mut ways = (&mut self.live, &mut self.historical, &mut self.throttles);
+                index(&mut ways, Some(id), target, subscription);
             }
         }
     }
 }
 
 impl Subscriber {
+    /// Tells whether a device may be subscribed to, be it there or not.
+    fn may_ask_for(&self, id: DeviceId, state: &State) -> bool {
+        match state.device(id) {
+            Some(device) => self.may_see(device),
+            None => self.sight.may_come(id),
+        }
+    }
+
     fn target(
         &self,
         session: SessionId,
@@ -359,7 +354,7 @@ pub(super) fn keys_of(devices: Option<&[DeviceId]>) -> Vec<Key> {
 
 /// Puts a target where its subscription belongs.
 fn index(
-    (live, historical, throttles): (&mut Index, &mut Index, &mut Throttles),
+    (live, historical, throttles): &mut (&mut Index, &mut Index, &mut Throttles),
     key: Key,
     target: Target,
     subscription: &TelemetrySubscription,

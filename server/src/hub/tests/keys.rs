@@ -1,0 +1,57 @@
+//! Which subscription counts for a device, and what becomes of it when others come and go.
+
+use super::{
+    telemetry::{pass, publish, publish_late},
+    *,
+};
+use crate::domain::pattern::NamePattern;
+
+fn only(ids: &[u64], patterns: &[&str]) -> DeviceGrant {
+    let patterns = patterns.iter().map(|text| NamePattern::new(text)).collect();
+    DeviceGrant::Only { ids: ids.iter().copied().map(DeviceId).collect(), patterns }
+}
+
+/// Lists the devices and values of the readings of `m0` that a connection reads.
+fn values(world: &mut World, session: u64) -> Vec<(u64, i64)> {
+    let readings = world.read_all(session).into_iter().filter_map(|message| {
+        let value = message["telemetry"]["m0"]["value"].as_i64()?;
+        Some((message["device_id"].as_u64()?, value))
+    });
+    readings.collect()
+}
+
+#[test]
+fn an_absent_device_is_judged_when_it_appears() {
+    let mut world = World::new(1 << 20);
+    let requests = [
+        json!({"device_id": [5, 6, 7], "historical": true}),
+        json!({"device_id": [5, 6, 7], "frequency": "1s"}),
+        json!({"historical": true}),
+    ];
+    for (session, request) in (0..).zip(&requests) {
+        world.attach(session, only(&[7], &["boiler*"]));
+        world.subscribe(session, Channel::Telemetry, request);
+    }
+    ["secret", "boiler", "named"].into_iter().for_each(|name| world.add_device(name));
+    let mut check = |late: i64| {
+        for device in 5..=7 {
+            publish(&mut world, device, &[(0, late + 1)]);
+            publish_late(&mut world, device, late);
+        }
+        pass(&mut world, 2000);
+        for session in 0..3 {
+            let mut seen = values(&mut world, session);
+            seen.sort();
+            let lates = if session == 1 { None } else { Some(late) };
+            let of = |device| lates.into_iter().chain([late + 1]).map(move |value| (device, value));
+            assert_eq!(seen, of(6).chain(of(7)).collect::<Vec<_>>(), "{session}");
+        }
+        for (session, request) in (0..).zip(&requests) {
+            let mut request = request.clone();
+            request["snapshot"] = false.into();
+            world.subscribe(session, Channel::Telemetry, &request);
+        }
+    };
+    check(1);
+    check(11);
+}
