@@ -109,12 +109,18 @@ impl Throttles {
         covered: impl Fn(ProjectionId) -> Vec<MetricIndex>,
         now: Instant,
     ) -> Vec<Due> {
-        let listed = self.all.iter().chain(self.by_device.get(&device).into_iter().flatten());
+        let of_all = self.all.iter().map(|group_key| (group_key, true));
+        let of_device = self.by_device.get(&device).into_iter().flatten();
+        let listed = of_all.chain(of_device.map(|group_key| (group_key, false)));
         let mut due = Vec::new();
-        for group_key in listed {
+        for (group_key, is_of_all) in listed {
             let Some(group) = self.groups.get_mut(group_key) else {
                 continue;
             };
+            if !is_of_all && group.targets.has_all() {
+                // Under "all devices" the whole group was told.
+                continue;
+            }
             let metrics = covered(group_key.0);
             if metrics.is_empty() {
                 continue;

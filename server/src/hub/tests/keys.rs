@@ -55,3 +55,17 @@ fn an_absent_device_is_judged_when_it_appears() {
     check(1);
     check(11);
 }
+
+#[test]
+fn a_period_of_all_devices_and_of_one_is_told_once() {
+    let mut world = World::new(1 << 20);
+    (0..2).for_each(|session| world.attach(session, DeviceGrant::All));
+    world.subscribe(0, Channel::Telemetry, &json!({"frequency": "1s"}));
+    world.subscribe(1, Channel::Telemetry, &json!({"frequency": "1s", "device_id": 1}));
+    publish(&mut world, 1, &[(0, 1)]);
+    for expected in [&[(1, 1)][..], &[]] {
+        assert_eq!(values(&mut world, 0), expected);
+        assert_eq!(values(&mut world, 1), expected);
+        pass(&mut world, 1500);
+    }
+}
