@@ -156,6 +156,7 @@ impl Hub {
     /// Lets go of a connection.
     pub fn detach(&mut self, session: SessionId) {
         self.remove_telemetry(session, None);
+        self.reindex(session);
         self.subscribers.remove(&session);
         self.pages.retain(|page| page.session != session);
     }

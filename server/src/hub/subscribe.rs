@@ -179,23 +179,25 @@ impl Hub {
     }
 
     fn subscribe_telemetry(&mut self, session: SessionId, filters: &Filters, options: &Options) {
-        let Some(subscriber) = self.subscribers.get(&session) else {
+        let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };
         let format = subscriber.outbox.format();
         let keys = keys_of(filters.device_id.as_deref());
-        self.remove_telemetry(session, Some(&keys));
-        for key in keys {
+        for key in &keys {
             let subscription = TelemetrySubscription {
                 projection: self.projections.acquire(filters.metric_patterns(), format),
                 frequency: filters.frequency(),
                 historical: options.historical,
                 packing: Packing::of(options),
             };
-            if let Some(subscriber) = self.subscribers.get_mut(&session) {
-                subscriber.telemetry.insert(key, subscription);
+            // Not before the new one is acquired: the same filters keep their projection, and what
+            // waits for the end of their period.
+            if let Some(replaced) = subscriber.telemetry.insert(*key, subscription) {
+                self.projections.release(replaced.projection);
             }
         }
+        subscriber.backlog.forget_snapshot(Some(&keys));
         self.reindex(session);
         if options.snapshot
             && let Some(subscriber) = self.subscribers.get_mut(&session)
@@ -256,9 +258,8 @@ impl Hub {
         }
     }
 
-    /// Removes these telemetry keys, or all; who keeps some is to be indexed again.
+    /// Removes these telemetry keys, or all; [`Hub::reindex`] is to follow.
     pub(super) fn remove_telemetry(&mut self, session: SessionId, keys: Option<&[Key]>) {
-        self.unindex(session);
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };
@@ -268,22 +269,16 @@ impl Hub {
         subscriber.backlog.forget_snapshot(keys);
     }
 
-    fn unindex(&mut self, session: SessionId) {
+    /// Puts the telemetry keys of a session into the indexes, as its token is now.
+    pub(super) fn reindex(&mut self, session: SessionId) {
         self.live.remove(session);
         self.historical.remove(session);
-        let Some(subscriber) = self.subscribers.get(&session) else {
-            return;
-        };
-        for (_, subscription) in subscriber.telemetry.iter() {
-            if let Frequency::Period(period) = subscription.frequency {
-                self.throttles.remove(session, subscription.projection, period);
-            }
-        }
+        let left = self.throttles.remove(session);
+        self.index(session);
+        self.throttles.end_empty(&left);
     }
 
-    /// Puts the telemetry keys of a session into the indexes, as its token is now.
-    fn reindex(&mut self, session: SessionId) {
-        self.unindex(session);
+    fn index(&mut self, session: SessionId) {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
@@ -295,7 +290,7 @@ impl Hub {
             for device in seen {
                 if let Some(subscription) = telemetry.for_device(*device) {
                     let target = subscriber.target(session, subscription, None);
-                    index(&mut ways, Some(*device), target, subscription);
+                    place(&mut ways, Some(*device), target, subscription);
                 }
             }
             return;
@@ -305,7 +300,7 @@ impl Hub {
         let own: Option<Arc<[DeviceId]>> = (!own.is_empty()).then(|| own.into());
         for (key, subscription) in telemetry.iter() {
             let target = subscriber.target(session, subscription, own.clone());
-            index(&mut ways, key, target, subscription);
+            place(&mut ways, key, target, subscription);
         }
     }
 
@@ -321,7 +316,7 @@ impl Hub {
             {
                 let target = subscriber.target(*session, subscription, None);
                 let mut ways = (&mut self.live, &mut self.historical, &mut self.throttles);
-                index(&mut ways, Some(id), target, subscription);
+                place(&mut ways, Some(id), target, subscription);
             }
         }
     }
@@ -353,7 +348,7 @@ pub(super) fn keys_of(devices: Option<&[DeviceId]>) -> Vec<Key> {
 }
 
 /// Puts a target where its subscription belongs.
-fn index(
+fn place(
     (live, historical, throttles): &mut (&mut Index, &mut Index, &mut Throttles),
     key: Key,
     target: Target,

@@ -69,3 +69,39 @@ fn a_period_of_all_devices_and_of_one_is_told_once() {
         pass(&mut world, 1500);
     }
 }
+
+#[test]
+fn what_waits_for_the_end_of_a_period_outlives_other_changes() {
+    let request = json!({"frequency": "1s", "snapshot": false, "historical": true});
+    let subscribe = |world: &mut World, devices: Json| {
+        let mut request = request.clone();
+        request["device_id"] = devices;
+        world.subscribe(0, Channel::Telemetry, &request);
+    };
+    let narrow = only(&[1, 2], &[]);
+    let changes: [&dyn Fn(&mut World); 7] = [
+        &|world| world.subscribe(0, Channel::Telemetry, &request),
+        &|world| subscribe(world, json!([2, 9])),
+        &|world| subscribe(world, json!(1)),
+        &|world| world.subscribe(0, Channel::Telemetry, &json!({"device_id": 3})),
+        &|world| world.unsubscribe(0, Channel::Telemetry, Some(vec![DeviceId(4)])),
+        &|world| world.hub.regrant(SessionId(0), &claims(narrow.clone()), &world.state),
+        &|world| world.hub.regrant(SessionId(0), &claims(DeviceGrant::All), &world.state),
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mut world = World::new(1 << 20);
+        world.attach(0, DeviceGrant::All);
+        world.subscribe(0, Channel::Telemetry, &request);
+        subscribe(&mut world, json!(4));
+        publish(&mut world, 1, &[(0, 1)]);
+        publish(&mut world, 1, &[(0, 2)]);
+        pass(&mut world, 500);
+        change(&mut world);
+        publish(&mut world, 1, &[(0, 3)]);
+        assert_eq!(values(&mut world, 0), [(1, 1)], "{at}: the period runs on");
+        pass(&mut world, 500);
+        assert_eq!(values(&mut world, 0), [(1, 3)], "{at}");
+        world.unsubscribe(0, Channel::Telemetry, None);
+        assert_eq!(world.hub.deadline(), None, "{at}: no period runs");
+    }
+}
