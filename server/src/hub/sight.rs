@@ -26,6 +26,11 @@ impl Sight {
         sight
     }
 
+    /// Returns what the token says.
+    pub(super) fn grant(&self) -> &DeviceGrant {
+        &self.grant
+    }
+
     /// Judges a device that has just come into being: its id is the highest.
     pub(super) fn appeared(&mut self, device: &Device) {
         let narrow = !self.grant.is_all();

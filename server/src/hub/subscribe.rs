@@ -32,9 +32,17 @@ impl Hub {
             return;
         };
         subscriber.scopes = claims.scopes;
-        subscriber.sight = Sight::new(claims.devices.clone(), state);
+        let changed = *subscriber.sight.grant() != claims.devices;
+        if changed {
+            subscriber.sight = Sight::new(claims.devices.clone(), state);
+        }
+        let before = subscriber.telemetry.len();
         for channel in Channel::ALL {
             self.end_forbidden(session, channel, state);
+        }
+        let left = self.subscribers.get(&session).map(|subscriber| subscriber.telemetry.len());
+        if changed || left != Some(before) {
+            self.reindex(session);
         }
         if let Some(subscriber) = self.subscribers.get(&session) {
             let reads = subscriber.scopes.may_read(Channel::Telemetry);
@@ -77,8 +85,6 @@ impl Hub {
                 subscriber.outbox.push(&Response::SubscribeResponse(response));
             }
         }
-        // What stays may be narrower now: the index is made anew from the grant.
-        self.reindex(session);
     }
 
     /// Handles a `subscribe`, and begins to send what it asks for.
