@@ -67,6 +67,13 @@ pub enum Command {
         /// What the answer carries back.
         id: Option<MessageId>,
     },
+    /// It has authenticated on a path that subscribes by itself.
+    SubscribeEndpoint {
+        /// Which.
+        session: SessionId,
+        /// What the path and its query ask for.
+        subscribe: Subscribe,
+    },
     /// It unsubscribes.
     Unsubscribe {
         /// Which.
@@ -87,7 +94,10 @@ impl Command {
     #[must_use]
     pub fn is_answered(&self) -> bool {
         match self {
-            Self::Regrant { .. } | Self::Subscribe { .. } | Self::Unsubscribe { .. } => true,
+            Self::Regrant { .. }
+            | Self::Subscribe { .. }
+            | Self::SubscribeEndpoint { .. }
+            | Self::Unsubscribe { .. } => true,
             Self::Attach { .. } | Self::Drained(_) | Self::Detach(_) => false,
         }
     }
@@ -313,6 +323,10 @@ impl Engine {
             Command::Regrant { session, claims } => self.hub.regrant(session, &claims, &self.state),
             Command::Subscribe { session, subscribe, id } => {
                 self.hub.subscribe(session, subscribe, id, &self.state, now);
+                self.want_system(now);
+            }
+            Command::SubscribeEndpoint { session, subscribe } => {
+                self.hub.subscribe_endpoint(session, subscribe, &self.state, now);
                 self.want_system(now);
             }
             Command::Unsubscribe { session, unsubscribe, id } => {

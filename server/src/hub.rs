@@ -40,7 +40,7 @@ use backlog::Backlog;
 use index::Index;
 use projection::{Change, Encoded, Mark, ProjectionId, Projections};
 use sight::Sight;
-use subscription::{EventSubscription, Keyed, SystemSubscription, TelemetrySubscription};
+use subscription::{EventSubscription, Key, Keyed, SystemSubscription, TelemetrySubscription};
 use throttle::Throttles;
 
 pub use events::{Page, PageRequest};
@@ -87,6 +87,8 @@ struct Subscriber {
     alerts: Keyed<EventSubscription>,
     status: Keyed<EventSubscription>,
     system: Option<SystemSubscription>,
+    /// To what its endpoint has subscribed, until the client subscribes itself.
+    endpoint: Vec<Key>,
     backlog: Backlog,
 }
 
@@ -148,6 +150,7 @@ impl Hub {
             alerts: Keyed::default(),
             status: Keyed::default(),
             system: None,
+            endpoint: Vec::new(),
             backlog: Backlog::default(),
         };
         self.subscribers.insert(session, subscriber);

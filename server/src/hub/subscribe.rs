@@ -87,6 +87,22 @@ impl Hub {
         }
     }
 
+    /// Subscribes as the path of a connection asks, until the client subscribes itself (WebSocket
+    /// API, section 1).
+    pub fn subscribe_endpoint(
+        &mut self,
+        session: SessionId,
+        request: Subscribe,
+        state: &State,
+        now: UnixMillis,
+    ) {
+        let keys = keys_of(request.filters.device_id.as_deref());
+        self.subscribe(session, request, None, state, now);
+        if let Some(subscriber) = self.subscribers.get_mut(&session) {
+            subscriber.endpoint = keys;
+        }
+    }
+
     /// Handles a `subscribe`, and begins to send what it asks for.
     pub fn subscribe(
         &mut self,
@@ -99,7 +115,8 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
-        if let Some(failure) = self.refusal(subscriber, &request, state) {
+        let ends = subscriber.ends_by(&request);
+        if let Some(failure) = self.refusal(subscriber, &request, ends.len(), state) {
             let channel = Some(request.channel.as_str().to_owned());
             let failure = Failure { channel, id, ..failure };
             let response = SubscribeResponse { failure: Some(failure), ..Default::default() };
@@ -132,7 +149,13 @@ impl Hub {
             }
             Channel::System => self.subscribe_system(session, &filters, &options, now),
         }
-        if let Some(subscriber) = self.subscribers.get(&session) {
+        if !ends.is_empty() {
+            // After the new keys are set: what was owed to the old ones stays owed to these.
+            self.remove(session, channel, Some(&ends));
+            self.reindex(session);
+        }
+        if let Some(subscriber) = self.subscribers.get_mut(&session) {
+            subscriber.endpoint.clear();
             subscriber.outbox.note_subscriptions(subscriber.keys());
         }
         self.pump(session, state, now);
@@ -143,6 +166,7 @@ impl Hub {
         &self,
         subscriber: &Subscriber,
         request: &Subscribe,
+        ends: usize,
         state: &State,
     ) -> Option<Failure> {
         let channel = request.channel;
@@ -156,16 +180,10 @@ impl Hub {
             let why = format!("the token does not allow device {id}");
             return Some(Failure::new(ErrorCode::Forbidden, why));
         }
-        let known = |key: Key| match channel {
-            Channel::Telemetry => subscriber.telemetry.has(key),
-            Channel::Alerts => subscriber.alerts.has(key),
-            Channel::Devices => subscriber.status.has(key),
-            Channel::System => subscriber.system.is_some(),
-        };
         let keys = keys_of(request.filters.device_id.as_deref());
-        let new = keys.into_iter().filter(|key| !known(*key)).count();
+        let new = keys.into_iter().filter(|key| !subscriber.has(channel, *key)).count();
         let most = self.limits.subscriptions;
-        if new > 0 && subscriber.keys() + new > most {
+        if new > 0 && subscriber.keys() + new > most + ends {
             let why = format!("a connection holds at most {most} subscriptions: unsubscribe first");
             return Some(Failure::new(ErrorCode::SubscriptionLimit, why));
         }
@@ -329,6 +347,22 @@ impl Hub {
 }
 
 impl Subscriber {
+    fn has(&self, channel: Channel, key: Key) -> bool {
+        match channel {
+            Channel::Telemetry => self.telemetry.has(key),
+            Channel::Alerts => self.alerts.has(key),
+            Channel::Devices => self.status.has(key),
+            Channel::System => self.system.is_some(),
+        }
+    }
+
+    /// Lists the keys of the endpoint that end when this is subscribed to.
+    fn ends_by(&self, request: &Subscribe) -> Vec<Key> {
+        let wanted = keys_of(request.filters.device_id.as_deref());
+        let ends = |key: &Key| self.has(request.channel, *key) && !wanted.contains(key);
+        self.endpoint.iter().copied().filter(ends).collect()
+    }
+
     /// Tells whether a device may be subscribed to, be it there or not.
     fn may_ask_for(&self, id: DeviceId, state: &State) -> bool {
         match state.device(id) {
