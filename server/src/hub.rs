@@ -29,6 +29,7 @@ mod backlog;
 mod events;
 mod index;
 mod metric_set;
+mod regrant;
 mod sight;
 mod subscribe;
 mod subscription;

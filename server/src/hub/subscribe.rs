@@ -1,4 +1,4 @@
-//! Subscribing, unsubscribing, and what a new token changes.
+//! Subscribing and unsubscribing, and who stands in which index.
 
 use std::sync::Arc;
 
@@ -15,78 +15,15 @@ use super::{
     Hub, SessionId, Subscriber,
     events::log_of,
     index::{Index, Target},
-    sight::Sight,
     subscription::{Key, TelemetrySubscription},
     throttle::Throttles,
 };
 use crate::{
-    auth::Claims,
     message::Packing,
     state::{Device, EventLog, State},
 };
 
 impl Hub {
-    /// Takes over a new token of a connection, and ends what it may not see any more.
-    pub fn regrant(&mut self, session: SessionId, claims: &Claims, state: &State) {
-        let Some(subscriber) = self.subscribers.get_mut(&session) else {
-            return;
-        };
-        subscriber.scopes = claims.scopes;
-        let changed = *subscriber.sight.grant() != claims.devices;
-        if changed {
-            subscriber.sight = Sight::new(claims.devices.clone(), state);
-        }
-        let before = subscriber.telemetry.len();
-        for channel in Channel::ALL {
-            self.end_forbidden(session, channel, state);
-        }
-        let left = self.subscribers.get(&session).map(|subscriber| subscriber.telemetry.len());
-        if changed || left != Some(before) {
-            self.reindex(session);
-        }
-        if let Some(subscriber) = self.subscribers.get(&session) {
-            let reads = subscriber.scopes.may_read(Channel::Telemetry);
-            subscriber.outbox.keep_telemetry(|id| reads && subscriber.sight.sees(id));
-            subscriber.outbox.note_subscriptions(subscriber.keys());
-            subscriber.outbox.done();
-        }
-    }
-
-    fn end_forbidden(&mut self, session: SessionId, channel: Channel, state: &State) {
-        let Some(subscriber) = self.subscribers.get(&session) else {
-            return;
-        };
-        let in_scope = subscriber.scopes.may_read(channel);
-        let keys = match channel {
-            Channel::Telemetry => subscriber.telemetry.keys(),
-            Channel::Alerts => subscriber.alerts.keys(),
-            Channel::Devices => subscriber.status.keys(),
-            Channel::System => subscriber.system.iter().map(|_| None).collect(),
-        };
-        let may_see = |id: DeviceId| subscriber.may_ask_for(id, state);
-        let gone: Vec<Key> =
-            keys.into_iter().filter(|key| !in_scope || !key.is_none_or(may_see)).collect();
-        for key in gone {
-            let failure = Failure {
-                channel: Some(channel.as_str().to_owned()),
-                ..Failure::new(
-                    ErrorCode::Forbidden,
-                    "the new token does not allow this subscription any more: it has ended",
-                )
-            };
-            let filters = Filters { device_id: key.map(|id| vec![id]), ..Filters::default() };
-            let response = SubscribeResponse {
-                filters: Some(filters),
-                failure: Some(failure),
-                ..SubscribeResponse::default()
-            };
-            self.remove(session, channel, Some(&[key]));
-            if let Some(subscriber) = self.subscribers.get(&session) {
-                subscriber.outbox.push(&Response::SubscribeResponse(response));
-            }
-        }
-    }
-
     /// Subscribes as the path of a connection asks, until the client subscribes itself (WebSocket
     /// API, section 1).
     pub fn subscribe_endpoint(
@@ -256,7 +193,7 @@ impl Hub {
     }
 
     /// Removes these keys, or the whole channel.
-    fn remove(&mut self, session: SessionId, channel: Channel, keys: Option<&[Key]>) {
+    pub(super) fn remove(&mut self, session: SessionId, channel: Channel, keys: Option<&[Key]>) {
         if channel == Channel::Telemetry {
             self.remove_telemetry(session, keys);
         }
@@ -364,7 +301,7 @@ impl Subscriber {
     }
 
     /// Tells whether a device may be subscribed to, be it there or not.
-    fn may_ask_for(&self, id: DeviceId, state: &State) -> bool {
+    pub(super) fn may_ask_for(&self, id: DeviceId, state: &State) -> bool {
         match state.device(id) {
             Some(device) => self.may_see(device),
             None => self.sight.may_come(id),
