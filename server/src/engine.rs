@@ -67,6 +67,13 @@ pub enum Command {
         /// What the answer carries back.
         id: Option<MessageId>,
     },
+    /// It has authenticated on a path that subscribes by itself.
+    SubscribeEndpoint {
+        /// Which.
+        session: SessionId,
+        /// What the path and its query ask for.
+        subscribe: Subscribe,
+    },
     /// It unsubscribes.
     Unsubscribe {
         /// Which.
@@ -87,7 +94,10 @@ impl Command {
     #[must_use]
     pub fn is_answered(&self) -> bool {
         match self {
-            Self::Regrant { .. } | Self::Subscribe { .. } | Self::Unsubscribe { .. } => true,
+            Self::Regrant { .. }
+            | Self::Subscribe { .. }
+            | Self::SubscribeEndpoint { .. }
+            | Self::Unsubscribe { .. } => true,
             Self::Attach { .. } | Self::Drained(_) | Self::Detach(_) => false,
         }
     }
@@ -308,15 +318,19 @@ impl Engine {
     fn command(&mut self, command: Command, now: UnixMillis) {
         match command {
             Command::Attach { session, outbox, claims } => {
-                self.hub.attach(session, outbox, &claims)
+                self.hub.attach(session, outbox, &claims, &self.state);
             }
             Command::Regrant { session, claims } => self.hub.regrant(session, &claims, &self.state),
             Command::Subscribe { session, subscribe, id } => {
                 self.hub.subscribe(session, subscribe, id, &self.state, now);
                 self.want_system(now);
             }
+            Command::SubscribeEndpoint { session, subscribe } => {
+                self.hub.subscribe_endpoint(session, subscribe, &self.state, now);
+                self.want_system(now);
+            }
             Command::Unsubscribe { session, unsubscribe, id } => {
-                self.hub.unsubscribe(session, &unsubscribe, id, &self.state);
+                self.hub.unsubscribe(session, &unsubscribe, id);
             }
             Command::Drained(session) => self.hub.drained(session, &self.state, now),
             Command::Detach(session) => self.hub.detach(session),

@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use valtronics_protocol::{close::CloseCode, time::UnixMillis};
 
 use crate::{
-    auth::{Claims, DeviceGrant, Scopes},
+    auth::{Claims, Scopes},
     commit::MetricIndex,
     outbox::{Close, Outbox, Pushed},
     state::{Device, State},
@@ -29,6 +29,8 @@ mod backlog;
 mod events;
 mod index;
 mod metric_set;
+mod regrant;
+mod sight;
 mod subscribe;
 mod subscription;
 mod system;
@@ -38,7 +40,8 @@ mod walk;
 use backlog::Backlog;
 use index::Index;
 use projection::{Change, Encoded, Mark, ProjectionId, Projections};
-use subscription::{EventSubscription, Keyed, SystemSubscription, TelemetrySubscription};
+use sight::Sight;
+use subscription::{EventSubscription, Key, Keyed, SystemSubscription, TelemetrySubscription};
 use throttle::Throttles;
 
 pub use events::{Page, PageRequest};
@@ -80,11 +83,13 @@ pub struct Hub {
 struct Subscriber {
     outbox: Arc<Outbox>,
     scopes: Scopes,
-    devices: DeviceGrant,
+    sight: Sight,
     telemetry: Keyed<TelemetrySubscription>,
     alerts: Keyed<EventSubscription>,
     status: Keyed<EventSubscription>,
     system: Option<SystemSubscription>,
+    /// To what its endpoint has subscribed, until the client subscribes itself.
+    endpoint: Vec<Key>,
     backlog: Backlog,
 }
 
@@ -98,7 +103,7 @@ impl Subscriber {
     }
 
     fn may_see(&self, device: &Device) -> bool {
-        self.devices.allows(device.id(), &device.registered.name, &device.key)
+        self.sight.sees(device.id())
     }
 }
 
@@ -131,15 +136,22 @@ impl Hub {
     }
 
     /// Takes in an authenticated connection.
-    pub fn attach(&mut self, session: SessionId, outbox: Arc<Outbox>, claims: &Claims) {
+    pub fn attach(
+        &mut self,
+        session: SessionId,
+        outbox: Arc<Outbox>,
+        claims: &Claims,
+        state: &State,
+    ) {
         let subscriber = Subscriber {
             outbox,
             scopes: claims.scopes,
-            devices: claims.devices.clone(),
+            sight: Sight::new(claims.devices.clone(), state),
             telemetry: Keyed::default(),
             alerts: Keyed::default(),
             status: Keyed::default(),
             system: None,
+            endpoint: Vec::new(),
             backlog: Backlog::default(),
         };
         self.subscribers.insert(session, subscriber);
@@ -148,6 +160,7 @@ impl Hub {
     /// Lets go of a connection.
     pub fn detach(&mut self, session: SessionId) {
         self.remove_telemetry(session, None);
+        self.reindex(session);
         self.subscribers.remove(&session);
         self.pages.retain(|page| page.session != session);
     }

@@ -12,6 +12,10 @@ use crate::domain::pattern::NamePattern;
 /// The most entries of `devices` in a token: what fits 8 KiB.
 const MAX_GRANTS: usize = 4096;
 
+/// The most patterns of them: a token with more is refused. Ids are found at once, but each pattern
+/// is tried on every device when a token comes, and 64 name more groups than a person keeps apart.
+const MAX_PATTERNS: usize = 64;
+
 /// What a scope allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -169,6 +173,9 @@ pub(super) fn read_grant(devices: Option<&Json>) -> Result<DeviceGrant, TokenFau
             }
             _ => return Err(TokenFault::Claims),
         }
+    }
+    if patterns.len() > MAX_PATTERNS {
+        return Err(TokenFault::Claims);
     }
     ids.sort();
     Ok(DeviceGrant::Only { ids: ids.into(), patterns: patterns.into() })

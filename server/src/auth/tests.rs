@@ -117,7 +117,7 @@ fn each_claim_is_checked() {
     let wrong = json!({
         "exp": ["soon", 1e18, null, -1], "nbf": ["now"], "iss": [["us"]], "aud": [["dash", 1]],
         "sub": ["", 7, "a\nb", "x".repeat(129)], "scope": [["uplink"], null], "jti": [1],
-        "devices": ["boiler*", [1.5], [-1], [""]],
+        "devices": ["boiler*", [1.5], [-1], [""], vec!["boiler*"; 65]],
     });
     for (name, values) in wrong.as_object().unwrap() {
         for value in values.as_array().unwrap() {
@@ -145,6 +145,8 @@ fn scopes_and_devices_narrow() {
     assert!(narrow.allows(DeviceId(4), "x1", "site/x1"));
     assert!(!narrow.allows(DeviceId(4), "x1", "ops/x1"));
     assert!(narrow.knows_id(DeviceId(99)));
+    let many: Vec<Json> = (0..500).map(Json::from).chain(vec![json!("boiler*"); 64]).collect();
+    assert!(verify(None, Some(&many)).devices.allows(DeviceId(499), "roof", "ops/roof"));
     let ids = verify(None, Some(&[json!(3)])).devices;
     assert!(ids.knows_id(DeviceId(3)) && !ids.knows_id(DeviceId(4)));
 }

@@ -86,6 +86,11 @@ impl Index {
         self.keys.is_empty()
     }
 
+    /// Tells whether somebody stands under "all devices".
+    pub(super) fn has_all(&self) -> bool {
+        !self.all.is_empty()
+    }
+
     /// Lists those who get the telemetry of a device.
     pub(super) fn of(&self, device: DeviceId) -> impl Iterator<Item = &Target> {
         let of_all = self.all.iter().filter(move |target| {

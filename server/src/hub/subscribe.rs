@@ -1,4 +1,4 @@
-//! Subscribing, unsubscribing, and what a new token changes.
+//! Subscribing and unsubscribing, and who stands in which index.
 
 use std::sync::Arc;
 
@@ -19,69 +19,25 @@ use super::{
     throttle::Throttles,
 };
 use crate::{
-    auth::Claims,
     message::Packing,
     state::{Device, EventLog, State},
 };
 
 impl Hub {
-    /// Takes over a new token of a connection, and ends what it may not see any more.
-    pub fn regrant(&mut self, session: SessionId, claims: &Claims, state: &State) {
-        let Some(subscriber) = self.subscribers.get_mut(&session) else {
-            return;
-        };
-        subscriber.scopes = claims.scopes;
-        subscriber.devices = claims.devices.clone();
-        for channel in Channel::ALL {
-            self.end_forbidden(session, channel, state);
+    /// Subscribes as the path of a connection asks, until the client subscribes itself (WebSocket
+    /// API, section 1).
+    pub fn subscribe_endpoint(
+        &mut self,
+        session: SessionId,
+        request: Subscribe,
+        state: &State,
+        now: UnixMillis,
+    ) {
+        let keys = keys_of(request.filters.device_id.as_deref());
+        self.subscribe(session, request, None, state, now);
+        if let Some(subscriber) = self.subscribers.get_mut(&session) {
+            subscriber.endpoint = keys;
         }
-        if let Some(subscriber) = self.subscribers.get(&session) {
-            let reads = subscriber.scopes.may_read(Channel::Telemetry);
-            let may_see = |id| state.device(id).is_some_and(|device| subscriber.may_see(device));
-            subscriber.outbox.keep_telemetry(|id| reads && may_see(id));
-            subscriber.outbox.note_subscriptions(subscriber.keys());
-            subscriber.outbox.done();
-        }
-    }
-
-    fn end_forbidden(&mut self, session: SessionId, channel: Channel, state: &State) {
-        let Some(subscriber) = self.subscribers.get(&session) else {
-            return;
-        };
-        let in_scope = subscriber.scopes.may_read(channel);
-        let keys = match channel {
-            Channel::Telemetry => subscriber.telemetry.keys(),
-            Channel::Alerts => subscriber.alerts.keys(),
-            Channel::Devices => subscriber.status.keys(),
-            Channel::System => subscriber.system.iter().map(|_| None).collect(),
-        };
-        let may_see = |id: DeviceId| match state.device(id) {
-            Some(device) => subscriber.may_see(device),
-            None => subscriber.devices.knows_id(id),
-        };
-        let gone: Vec<Key> =
-            keys.into_iter().filter(|key| !in_scope || !key.is_none_or(may_see)).collect();
-        for key in gone {
-            let failure = Failure {
-                channel: Some(channel.as_str().to_owned()),
-                ..Failure::new(
-                    ErrorCode::Forbidden,
-                    "the new token does not allow this subscription any more: it has ended",
-                )
-            };
-            let filters = Filters { device_id: key.map(|id| vec![id]), ..Filters::default() };
-            let response = SubscribeResponse {
-                filters: Some(filters),
-                failure: Some(failure),
-                ..SubscribeResponse::default()
-            };
-            self.remove(session, channel, Some(&[key]));
-            if let Some(subscriber) = self.subscribers.get(&session) {
-                subscriber.outbox.push(&Response::SubscribeResponse(response));
-            }
-        }
-        // What stays may be narrower now: the index is made anew from the grant.
-        self.reindex(session, state);
     }
 
     /// Handles a `subscribe`, and begins to send what it asks for.
@@ -96,7 +52,8 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
-        if let Some(failure) = self.refusal(subscriber, &request, state) {
+        let ends = subscriber.ends_by(&request);
+        if let Some(failure) = self.refusal(subscriber, &request, ends.len(), state) {
             let channel = Some(request.channel.as_str().to_owned());
             let failure = Failure { channel, id, ..failure };
             let response = SubscribeResponse { failure: Some(failure), ..Default::default() };
@@ -122,14 +79,20 @@ impl Hub {
         };
         subscriber.outbox.answer(&Response::SubscribeResponse(response));
         match channel {
-            Channel::Telemetry => self.subscribe_telemetry(session, &filters, &options, state),
+            Channel::Telemetry => self.subscribe_telemetry(session, &filters, &options),
             Channel::Alerts | Channel::Devices => {
                 let since = options.since.filter(|_| resumed);
                 self.subscribe_events(session, channel, filters, &options, since, (state, now));
             }
             Channel::System => self.subscribe_system(session, &filters, &options, now),
         }
-        if let Some(subscriber) = self.subscribers.get(&session) {
+        if !ends.is_empty() {
+            // After the new keys are set: what was owed to the old ones stays owed to these.
+            self.remove(session, channel, Some(&ends));
+            self.reindex(session);
+        }
+        if let Some(subscriber) = self.subscribers.get_mut(&session) {
+            subscriber.endpoint.clear();
             subscriber.outbox.note_subscriptions(subscriber.keys());
         }
         self.pump(session, state, now);
@@ -140,6 +103,7 @@ impl Hub {
         &self,
         subscriber: &Subscriber,
         request: &Subscribe,
+        ends: usize,
         state: &State,
     ) -> Option<Failure> {
         let channel = request.channel;
@@ -148,24 +112,15 @@ impl Hub {
             return Some(Failure::new(ErrorCode::Forbidden, why));
         }
         let wanted = request.filters.device_id.as_deref().unwrap_or_default();
-        let forbidden = wanted.iter().find(|id| match state.device(**id) {
-            Some(device) => !subscriber.may_see(device),
-            None => !subscriber.devices.knows_id(**id),
-        });
+        let forbidden = wanted.iter().find(|id| !subscriber.may_ask_for(**id, state));
         if let Some(id) = forbidden {
             let why = format!("the token does not allow device {id}");
             return Some(Failure::new(ErrorCode::Forbidden, why));
         }
-        let known = |key: Key| match channel {
-            Channel::Telemetry => subscriber.telemetry.has(key),
-            Channel::Alerts => subscriber.alerts.has(key),
-            Channel::Devices => subscriber.status.has(key),
-            Channel::System => subscriber.system.is_some(),
-        };
         let keys = keys_of(request.filters.device_id.as_deref());
-        let new = keys.into_iter().filter(|key| !known(*key)).count();
+        let new = keys.into_iter().filter(|key| !subscriber.has(channel, *key)).count();
         let most = self.limits.subscriptions;
-        if new > 0 && subscriber.keys() + new > most {
+        if new > 0 && subscriber.keys() + new > most + ends {
             let why = format!("a connection holds at most {most} subscriptions: unsubscribe first");
             return Some(Failure::new(ErrorCode::SubscriptionLimit, why));
         }
@@ -184,31 +139,27 @@ impl Hub {
         ours && log.holds_all_after(since)
     }
 
-    fn subscribe_telemetry(
-        &mut self,
-        session: SessionId,
-        filters: &Filters,
-        options: &Options,
-        state: &State,
-    ) {
-        let Some(subscriber) = self.subscribers.get(&session) else {
+    fn subscribe_telemetry(&mut self, session: SessionId, filters: &Filters, options: &Options) {
+        let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };
         let format = subscriber.outbox.format();
         let keys = keys_of(filters.device_id.as_deref());
-        self.remove_telemetry(session, Some(&keys));
-        for key in keys {
+        for key in &keys {
             let subscription = TelemetrySubscription {
                 projection: self.projections.acquire(filters.metric_patterns(), format),
                 frequency: filters.frequency(),
                 historical: options.historical,
                 packing: Packing::of(options),
             };
-            if let Some(subscriber) = self.subscribers.get_mut(&session) {
-                subscriber.telemetry.insert(key, subscription);
+            // Not before the new one is acquired: the same filters keep their projection, and what
+            // waits for the end of their period.
+            if let Some(replaced) = subscriber.telemetry.insert(*key, subscription) {
+                self.projections.release(replaced.projection);
             }
         }
-        self.reindex(session, state);
+        subscriber.backlog.forget_snapshot(Some(&keys));
+        self.reindex(session);
         if options.snapshot
             && let Some(subscriber) = self.subscribers.get_mut(&session)
         {
@@ -222,12 +173,11 @@ impl Hub {
         session: SessionId,
         request: &Unsubscribe,
         id: Option<MessageId>,
-        state: &State,
     ) {
         let keys = request.devices.as_deref().map(|devices| keys_of(Some(devices)));
         self.remove(session, request.channel, keys.as_deref());
         if request.channel == Channel::Telemetry {
-            self.reindex(session, state);
+            self.reindex(session);
         }
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
@@ -243,7 +193,7 @@ impl Hub {
     }
 
     /// Removes these keys, or the whole channel.
-    fn remove(&mut self, session: SessionId, channel: Channel, keys: Option<&[Key]>) {
+    pub(super) fn remove(&mut self, session: SessionId, channel: Channel, keys: Option<&[Key]>) {
         if channel == Channel::Telemetry {
             self.remove_telemetry(session, keys);
         }
@@ -269,9 +219,8 @@ impl Hub {
         }
     }
 
-    /// Removes these telemetry keys, or all; who keeps some is to be indexed again.
+    /// Removes these telemetry keys, or all; [`Hub::reindex`] is to follow.
     pub(super) fn remove_telemetry(&mut self, session: SessionId, keys: Option<&[Key]>) {
-        self.unindex(session);
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };
@@ -281,66 +230,84 @@ impl Hub {
         subscriber.backlog.forget_snapshot(keys);
     }
 
-    fn unindex(&mut self, session: SessionId) {
+    /// Puts the telemetry keys of a session into the indexes, as its token is now.
+    pub(super) fn reindex(&mut self, session: SessionId) {
         self.live.remove(session);
         self.historical.remove(session);
-        let Some(subscriber) = self.subscribers.get(&session) else {
-            return;
-        };
-        for (_, subscription) in subscriber.telemetry.iter() {
-            if let Frequency::Period(period) = subscription.frequency {
-                self.throttles.remove(session, subscription.projection, period);
-            }
-        }
+        let left = self.throttles.remove(session);
+        self.index(session);
+        self.throttles.end_empty(&left);
     }
 
-    /// Puts the telemetry keys of a session into the indexes, as its token is now.
-    fn reindex(&mut self, session: SessionId, state: &State) {
-        self.unindex(session);
+    fn index(&mut self, session: SessionId) {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;
         };
-        let mut own: Vec<DeviceId> = subscriber.telemetry.keys().into_iter().flatten().collect();
+        let telemetry = &subscriber.telemetry;
+        let mut ways = (&mut self.live, &mut self.historical, &mut self.throttles);
+        if let Some(seen) = subscriber.sight.narrowed_to() {
+            // Under a narrow token "all devices" is a list of devices, and a device that is not
+            // there yet is judged when it appears.
+            for device in seen {
+                if let Some(subscription) = telemetry.for_device(*device) {
+                    let target = subscriber.target(session, subscription, None);
+                    place(&mut ways, Some(*device), target, subscription);
+                }
+            }
+            return;
+        }
+        let mut own: Vec<DeviceId> = telemetry.keys().into_iter().flatten().collect();
         own.sort();
         let own: Option<Arc<[DeviceId]>> = (!own.is_empty()).then(|| own.into());
-        for (key, subscription) in subscriber.telemetry.iter() {
-            let keys: Vec<Key> = match key {
-                // Under a narrow token "all devices" is a list of devices.
-                None if !subscriber.devices.is_all() => state
-                    .devices()
-                    .iter()
-                    .filter(|device| subscriber.may_see(device))
-                    .map(|device| Some(device.id()))
-                    .filter(|key| !subscriber.telemetry.has(*key))
-                    .collect(),
-                key => vec![key],
-            };
-            for key in keys {
-                let target = subscriber.target(session, subscription, own.clone());
-                let ways = (&mut self.live, &mut self.historical, &mut self.throttles);
-                index(ways, key, target, subscription);
-            }
+        for (key, subscription) in telemetry.iter() {
+            let target = subscriber.target(session, subscription, own.clone());
+            place(&mut ways, key, target, subscription);
         }
     }
 
     /// Shows a device that has just come into being to those whose narrow token sees it.
     pub fn device_added(&mut self, device: &Device) {
-        let key = Some(device.id());
-        for (session, subscriber) in &self.subscribers {
-            let narrow = !subscriber.devices.is_all() && !subscriber.telemetry.has(key);
-            let Some(all) = subscriber.telemetry.get(None).filter(|_| narrow) else {
-                continue;
-            };
-            if subscriber.may_see(device) {
-                let target = subscriber.target(*session, all, None);
-                let ways = (&mut self.live, &mut self.historical, &mut self.throttles);
-                index(ways, key, target, all);
+        let id = device.id();
+        for (session, subscriber) in &mut self.subscribers {
+            subscriber.sight.appeared(device);
+            let narrow = subscriber.sight.narrowed_to().is_some();
+            if narrow
+                && subscriber.may_see(device)
+                && let Some(subscription) = subscriber.telemetry.for_device(id)
+            {
+                let target = subscriber.target(*session, subscription, None);
+                let mut ways = (&mut self.live, &mut self.historical, &mut self.throttles);
+                place(&mut ways, Some(id), target, subscription);
             }
         }
     }
 }
 
 impl Subscriber {
+    fn has(&self, channel: Channel, key: Key) -> bool {
+        match channel {
+            Channel::Telemetry => self.telemetry.has(key),
+            Channel::Alerts => self.alerts.has(key),
+            Channel::Devices => self.status.has(key),
+            Channel::System => self.system.is_some(),
+        }
+    }
+
+    /// Lists the keys of the endpoint that end when this is subscribed to.
+    fn ends_by(&self, request: &Subscribe) -> Vec<Key> {
+        let wanted = keys_of(request.filters.device_id.as_deref());
+        let ends = |key: &Key| self.has(request.channel, *key) && !wanted.contains(key);
+        self.endpoint.iter().copied().filter(ends).collect()
+    }
+
+    /// Tells whether a device may be subscribed to, be it there or not.
+    pub(super) fn may_ask_for(&self, id: DeviceId, state: &State) -> bool {
+        match state.device(id) {
+            Some(device) => self.may_see(device),
+            None => self.sight.may_come(id),
+        }
+    }
+
     fn target(
         &self,
         session: SessionId,
@@ -358,8 +325,8 @@ pub(super) fn keys_of(devices: Option<&[DeviceId]>) -> Vec<Key> {
 }
 
 /// Puts a target where its subscription belongs.
-fn index(
-    (live, historical, throttles): (&mut Index, &mut Index, &mut Throttles),
+fn place(
+    (live, historical, throttles): &mut (&mut Index, &mut Index, &mut Throttles),
     key: Key,
     target: Target,
     subscription: &TelemetrySubscription,

@@ -55,8 +55,9 @@ impl<T> Keyed<T> {
         self.0.keys().copied().collect()
     }
 
-    pub(super) fn insert(&mut self, key: Key, subscription: T) {
-        self.0.insert(key, subscription);
+    /// Sets what counts for a key; returns what stood there.
+    pub(super) fn insert(&mut self, key: Key, subscription: T) -> Option<T> {
+        self.0.insert(key, subscription)
     }
 
     /// Removes these keys, or all; returns what stood there.

@@ -13,12 +13,14 @@ use valtronics_protocol::{
 
 use super::*;
 use crate::{
+    auth::DeviceGrant,
     commit::{CommittedEvent, RegisteredDevice, RegisteredMetric, RegistryChange},
     message::Outgoing,
     state::EventLog,
 };
 
 mod events;
+mod keys;
 mod telemetry;
 
 /// How many events are at hand in these tests.
@@ -47,22 +49,18 @@ impl World {
             log.with_capacity(AT_HAND)
         };
         let mut state = State::new("log".into(), log(), log());
-        for id in (1..=DEVICES).map(DeviceId) {
-            state.register(RegistryChange::Device(RegisteredDevice {
-                id,
-                sub: "site".into(),
-                name: format!("d{}", id.0).into(),
-                gateway: None,
-            }));
-            for index in (0..METRICS).map(MetricIndex) {
-                let name = format!("m{}", index.0).into();
-                let unit = "".into();
-                let metric = RegisteredMetric { device: id, index, name, unit };
-                state.register(RegistryChange::Metric(metric));
-            }
+        for id in 1..=DEVICES {
+            register(&mut state, DeviceId(id), &format!("d{id}"));
         }
         let (hub, outboxes) = (Hub::new(limits), HashMap::new());
         Self { hub, state, stored: Vec::new(), outboxes, began, elapsed: 0 }
+    }
+
+    /// Lets a device come into being.
+    fn add_device(&mut self, name: &str) {
+        let id = DeviceId(self.state.devices().len() as u64 + 1);
+        register(&mut self.state, id, name);
+        self.hub.device_added(self.state.device(id).unwrap());
     }
 
     fn instant(&self) -> Instant {
@@ -75,7 +73,7 @@ impl World {
 
     fn attach(&mut self, session: u64, devices: DeviceGrant) {
         let (session, outbox) = (SessionId(session), Arc::new(Outbox::default()));
-        self.hub.attach(session, Arc::clone(&outbox), &claims(devices));
+        self.hub.attach(session, Arc::clone(&outbox), &claims(devices), &self.state);
         self.outboxes.insert(session, outbox);
     }
 
@@ -88,7 +86,7 @@ impl World {
 
     fn unsubscribe(&mut self, session: u64, channel: Channel, devices: Option<Vec<DeviceId>>) {
         let request = Unsubscribe { channel, devices };
-        self.hub.unsubscribe(SessionId(session), &request, None, &self.state);
+        self.hub.unsubscribe(SessionId(session), &request, None);
     }
 
     /// Changes the status of a device, as if it had just been committed.
@@ -146,6 +144,15 @@ impl World {
                 return messages;
             }
         }
+    }
+}
+
+fn register(state: &mut State, id: DeviceId, name: &str) {
+    let (sub, name) = ("site".into(), name.into());
+    state.register(RegistryChange::Device(RegisteredDevice { id, sub, name, gateway: None }));
+    for index in (0..METRICS).map(MetricIndex) {
+        let (name, unit) = (format!("m{}", index.0).into(), "".into());
+        state.register(RegistryChange::Metric(RegisteredMetric { device: id, index, name, unit }));
     }
 }
 

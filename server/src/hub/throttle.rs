@@ -6,7 +6,7 @@
 //! changes meanwhile is remembered as bits, so the last value of a burst always arrives.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::commit::MetricIndex;
 
-type GroupKey = (ProjectionId, Duration);
+pub(super) type GroupKey = (ProjectionId, Duration);
 
 /// Every subscription with a period.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub(super) struct Throttles {
     groups: HashMap<GroupKey, Group, RandomState>,
     all: Vec<GroupKey>,
     by_device: HashMap<DeviceId, Vec<GroupKey>, RandomState>,
+    /// In which groups a session stands.
+    of_session: HashMap<SessionId, HashSet<GroupKey, RandomState>, RandomState>,
     /// When the periods that run end.
     ends: BTreeSet<(Instant, GroupKey, DeviceId)>,
 }
@@ -59,6 +61,7 @@ impl Throttles {
     /// Adds a target for one device, or for all.
     pub(super) fn insert(&mut self, key: Option<DeviceId>, target: Target, period: Duration) {
         let group_key = (target.projection, period);
+        self.of_session.entry(target.session).or_default().insert(group_key);
         self.groups.entry(group_key).or_default().targets.insert(key, target);
         let listed = match key {
             None => &mut self.all,
@@ -69,35 +72,40 @@ impl Throttles {
         }
     }
 
-    /// Removes a target of this projection and period.
-    pub(super) fn remove(
-        &mut self,
-        session: SessionId,
-        projection: ProjectionId,
-        period: Duration,
-    ) {
-        let group_key = (projection, period);
-        let Some(group) = self.groups.get_mut(&group_key) else {
-            return;
-        };
-        for key in group.targets.remove(session) {
-            match key {
-                None => self.all.retain(|known| *known != group_key),
-                Some(device) => {
-                    if let Some(listed) = self.by_device.get_mut(&device) {
-                        listed.retain(|known| *known != group_key);
-                        if listed.is_empty() {
-                            self.by_device.remove(&device);
+    /// Removes a session from its groups; returns these. A group that nobody is left in runs on
+    /// until [`Throttles::end_empty`], so that who only changes places loses nothing.
+    pub(super) fn remove(&mut self, session: SessionId) -> HashSet<GroupKey, RandomState> {
+        let left = self.of_session.remove(&session).unwrap_or_default();
+        for group_key in &left {
+            let Some(group) = self.groups.get_mut(group_key) else {
+                continue;
+            };
+            for key in group.targets.remove(session) {
+                match key {
+                    None => self.all.retain(|known| known != group_key),
+                    Some(device) => {
+                        if let Some(listed) = self.by_device.get_mut(&device) {
+                            listed.retain(|known| known != group_key);
+                            if listed.is_empty() {
+                                self.by_device.remove(&device);
+                            }
                         }
                     }
                 }
             }
         }
-        if group.targets.is_empty()
-            && let Some(group) = self.groups.remove(&group_key)
-        {
-            for (device, period) in group.running {
-                self.ends.remove(&(period.ends_at, group_key, device));
+        left
+    }
+
+    /// Ends those of these groups in which nobody is left, and their periods.
+    pub(super) fn end_empty(&mut self, groups: &HashSet<GroupKey, RandomState>) {
+        for group_key in groups {
+            if self.groups.get(group_key).is_some_and(|group| group.targets.is_empty())
+                && let Some(group) = self.groups.remove(group_key)
+            {
+                for (device, period) in group.running {
+                    self.ends.remove(&(period.ends_at, *group_key, device));
+                }
             }
         }
     }
@@ -109,12 +117,18 @@ impl Throttles {
         covered: impl Fn(ProjectionId) -> Vec<MetricIndex>,
         now: Instant,
     ) -> Vec<Due> {
-        let listed = self.all.iter().chain(self.by_device.get(&device).into_iter().flatten());
+        let of_all = self.all.iter().map(|group_key| (group_key, true));
+        let of_device = self.by_device.get(&device).into_iter().flatten();
+        let listed = of_all.chain(of_device.map(|group_key| (group_key, false)));
         let mut due = Vec::new();
-        for group_key in listed {
+        for (group_key, is_of_all) in listed {
             let Some(group) = self.groups.get_mut(group_key) else {
                 continue;
             };
+            if !is_of_all && group.targets.has_all() {
+                // Under "all devices" the whole group was told.
+                continue;
+            }
             let metrics = covered(group_key.0);
             if metrics.is_empty() {
                 continue;

@@ -122,7 +122,7 @@ impl Requests {
                 claims: claims.clone(),
             });
             if let Some(subscribe) = self.endpoint.clone() {
-                self.commands.push(Command::Subscribe { session: self.id, subscribe, id: None });
+                self.commands.push(Command::SubscribeEndpoint { session: self.id, subscribe });
             }
         }
         let response = AuthResponse {

@@ -31,6 +31,62 @@ async fn a_channel_of_its_own_subscribes_by_itself() {
 }
 
 #[tokio::test]
+async fn the_first_subscribe_takes_the_place_of_what_the_path_subscribed_to() {
+    let server = Server::with("[limits]\nsubscriptions = 2").await;
+    let mut agent = server.agent("site", None).await;
+    let token = server.token("ops", None, None).await;
+    let mut clients = Vec::new();
+    for (query, wanted) in [("", json!(2)), ("&device_id=1,2", json!([2, 3]))] {
+        let mut client = server.connect(&format!("/ws/telemetry?snapshot=false{query}")).await;
+        client.authenticate(&token).await;
+        assert_eq!(client.next().await["success"], true);
+        let subscribe = |devices: Json| {
+            json!({"type": "subscribe", "channel": "telemetry", "device_id": devices,
+                "snapshot": false})
+        };
+        // What is refused takes no place.
+        let refused = client.ask(subscribe(json!([4, 5, 6]))).await;
+        assert_eq!(refused["error"], "subscription_limit");
+        clients.push((client, subscribe(wanted)));
+    }
+    for (seq, device) in (1..).zip(["a", "b", "c"]) {
+        agent.readings(seq, device, json!([{"metric": "t", "value": 1}])).await;
+    }
+    for ((client, request), before) in clients.iter_mut().zip([&[1, 2, 3][..], &[1, 2]]) {
+        for device in before {
+            assert_eq!(client.next().await["device_id"], *device);
+        }
+        assert_eq!(client.ask(request.clone()).await["success"], true);
+    }
+    for (seq, device) in (4..).zip(["a", "b", "c"]) {
+        agent.readings(seq, device, json!([{"metric": "t", "value": 2}])).await;
+    }
+    for ((client, _), after) in clients.iter_mut().zip([&[2][..], &[2, 3]]) {
+        for device in after {
+            assert_eq!(client.next().await["device_id"], *device);
+        }
+        client.expect_silence().await;
+    }
+    // The next one comes beside the first.
+    let (client, _) = &mut clients[0];
+    let request = json!({"type": "subscribe", "channel": "telemetry", "device_id": 3});
+    assert_eq!(client.ask(request).await["success"], true);
+    assert_eq!(client.next().await["snapshot"], true);
+    agent.readings(7, "b", json!([{"metric": "t", "value": 3}])).await;
+    assert_eq!(client.next().await["device_id"], 2);
+
+    let mut client = server.connect("/ws/devices?snapshot=false").await;
+    client.authenticate(&token).await;
+    assert_eq!(client.next().await["success"], true);
+    let request = json!({"type": "subscribe", "channel": "devices", "device_id": 5});
+    assert_eq!(client.ask(request).await["success"], true);
+    for (seq, device) in (8..).zip(["d", "e"]) {
+        agent.readings(seq, device, json!([{"metric": "t", "value": 1}])).await;
+    }
+    assert_eq!(client.next().await["device_id"], 5, "device 4 has come online, too");
+}
+
+#[tokio::test]
 async fn a_token_may_come_with_the_handshake() {
     let server = Server::start().await;
     let token = server.token("ops", None, None).await;

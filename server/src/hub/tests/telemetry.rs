@@ -36,7 +36,7 @@ pub(super) fn publish_late(world: &mut World, device: u64, value: i64) {
 }
 
 /// Lets time pass, as the engine does.
-fn pass(world: &mut World, millis: u64) {
+pub(super) fn pass(world: &mut World, millis: u64) {
     world.elapsed += millis;
     let (instant, now) = (world.instant(), world.now());
     world.hub.tick(&world.state, instant);
