@@ -24,7 +24,7 @@ use crate::{
     engine::Command,
     hub::SessionId,
     message::{Outgoing, next_frame},
-    outbox::{Close, Outbox},
+    outbox::{Close, Outbox, URGENT_BYTES},
     socket::{Broken, Message, Socket, close_message},
     timing::{Due, Timing},
 };
@@ -37,6 +37,9 @@ use requests::{Requests, Step};
 
 /// How much goes out in one flush: a few TCP segments, so that an answer is never far behind.
 const FLUSH_BYTES: usize = 16 * 1024;
+/// How much may wait in the urgent lane while the client is read on: twice what the hub puts in.
+/// A client that asks without reading the answers is silent then, and ends as one.
+const UNREAD_BYTES: usize = 2 * URGENT_BYTES;
 /// The largest message before `auth` (WebSocket API, section 6).
 const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 
@@ -285,8 +288,10 @@ impl Session {
 
     /// Reads what has come in; fails when the connection has ended.
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
-        // While requests wait the client is not read on: what it may queue here is bounded.
-        if self.closing || self.requests.is_waiting() {
+        // While requests wait, or answers, the client is not read on: what it may queue here is
+        // bounded. Writing goes first, and comes back here when there is room.
+        let unread = self.outbox.urgent_bytes() > UNREAD_BYTES;
+        if self.closing || self.requests.is_waiting() || unread {
             return Ok(false);
         }
         let message = match self.socket.poll_next(cx) {
