@@ -123,7 +123,8 @@ pub(super) struct Requests {
     pub(super) commands: Vec<Command>,
 }
 
-/// After how many dropped messages in a minute a connection is ended.
+/// After how many seconds one who was ended for a flood may come back: the minute in which dropped
+/// messages are counted.
 const RETRY_AFTER_FLOOD: u64 = 60;
 
 impl Requests {
@@ -280,8 +281,11 @@ impl Requests {
 
     /// Answers a message that failed.
     pub(super) fn fail(&self, message: &Message, failure: Failure) {
-        let failure =
-            Failure { channel: message.channel.clone(), id: message.id.clone(), ..failure };
+        let channel = match message.kind {
+            Kind::Subscribe | Kind::Unsubscribe => message.channel.clone(),
+            Kind::Auth | Kind::Other => None,
+        };
+        let failure = Failure { channel, id: message.id.clone(), ..failure };
         self.outbox.push(&Response::failed(message.kind, failure));
     }
 }

@@ -64,6 +64,19 @@ async fn a_failure_carries_back_what_the_request_carried() {
 }
 
 #[tokio::test]
+async fn what_has_no_channel_does_not_carry_one_back() {
+    let server = Server::start().await;
+    let mut client = server.subscriber().await;
+    let request = json!({"type": "ping", "channel": "telemetry", "timestamp": 5, "id": 3});
+    let mut answer = client.ask(request).await;
+    assert!(answer["message"].take().is_string());
+    let expected = json!({"type": "error", "error": "invalid_message", "message": null, "id": 3});
+    assert_eq!(answer, expected);
+    let request = json!({"type": "auth", "token": "x", "channel": "telemetry"});
+    assert_eq!(client.ask(request).await["channel"], json!(null));
+}
+
+#[tokio::test]
 async fn who_sends_and_never_reads_takes_no_memory_and_is_silent() {
     let limits = "[limits]\nmessages_per_second = 1000000\nping_after = \"1s\"\nsilence = \"3s\"";
     let server = Server::with(limits).await;
