@@ -11,6 +11,7 @@ use valtronics_protocol::{
 
 use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, refusal, ticket};
 use crate::{
+    auth::Scope,
     clock,
     ingest::{
         Batch,
@@ -198,6 +199,10 @@ impl Frames {
         if claims.sub != self.admitted.claims.sub {
             refusals.auth(address, Some(&claims.sub), ErrorCode::Forbidden);
             return Err((ErrorCode::Forbidden, "the new token is another subject's".into()));
+        }
+        if !claims.scopes.contains(Scope::Uplink) {
+            refusals.auth(address, Some(&claims.sub), ErrorCode::Forbidden);
+            return Err((ErrorCode::Forbidden, "the new token has no scope uplink".into()));
         }
         received.renewed = Some(claims.expires_at);
         self.admitted.claims = claims;
