@@ -21,7 +21,7 @@ use valtronics_protocol::{
 };
 
 use crate::{
-    auth::{Claims, Scope},
+    auth::{Claims, Scope, refused_sub},
     clock,
     engine::{EngineHandle, Input, OpenRequest, Opened},
     ingest::{Batch, OpenQueue, Ticket},
@@ -185,7 +185,8 @@ impl Uplink {
                 (refusal, End::Close(CloseCode::Forbidden, why.into()))
             }
             Err(fault) => {
-                self.shared.gate.monitor.refusals.auth(self.address, None, fault);
+                let sub = refused_sub(token, fault);
+                self.shared.gate.monitor.refusals.auth(self.address, sub.as_deref(), fault);
                 let reason = serde_json::to_value(fault).ok();
                 let reason = reason.and_then(|reason| reason.as_str().map(str::to_owned));
                 let error = Some(ErrorCode::InvalidToken);

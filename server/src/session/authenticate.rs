@@ -20,7 +20,7 @@ use valtronics_protocol::{
 
 use super::requests::{Requests, Step};
 use crate::{
-    auth::{Claims, KEYS_WITHIN, Keys, Rejected},
+    auth::{Claims, KEYS_WITHIN, Keys, Rejected, refused_sub},
     engine::Command,
     limits::Refused,
 };
@@ -167,7 +167,8 @@ impl Requests {
         fault: TokenFault,
         now: Instant,
     ) -> Step {
-        self.gate.monitor.refusals.auth(self.address, None, fault);
+        let sub = refused_sub(token, fault);
+        self.gate.monitor.refusals.auth(self.address, sub.as_deref(), fault);
         let why = match fault {
             TokenFault::Missing => "auth needs a token",
             TokenFault::Expired => "the token has expired: get a new one",

@@ -11,7 +11,7 @@ use valtronics_protocol::{
 
 use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, refusal, ticket};
 use crate::{
-    auth::Scope,
+    auth::{Scope, refused_sub},
     clock,
     ingest::{
         Batch,
@@ -193,7 +193,7 @@ impl Frames {
         let claims = self.shared.gate.keys.verify(token).await;
         let (address, refusals) = (self.admitted.address, &self.shared.gate.monitor.refusals);
         let claims = claims.map_err(|fault| {
-            refusals.auth(address, None, fault);
+            refusals.auth(address, refused_sub(token, fault).as_deref(), fault);
             (ErrorCode::InvalidToken, "the new token is not valid here".to_owned())
         })?;
         if claims.sub != self.admitted.claims.sub {
