@@ -12,6 +12,7 @@ mod batches;
 mod cbor;
 mod endpoints;
 mod frames;
+mod grants;
 mod house;
 mod http;
 mod jwks;
