@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -31,9 +32,11 @@ use crate::{
 
 mod requests;
 mod authenticate;
+mod entry;
 
+pub use entry::Entry;
+use requests::{Arrived, Requests, Step};
 pub use requests::{Gate, SessionLimits};
-use requests::{Requests, Step};
 
 /// How much goes out in one flush: a few TCP segments, so that an answer is never far behind.
 const FLUSH_BYTES: usize = 16 * 1024;
@@ -47,6 +50,8 @@ const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 pub struct Opened {
     /// Its name.
     pub id: SessionId,
+    /// Its place at the door.
+    pub entry: Entry,
     /// The connection.
     pub socket: Socket,
     /// What waits for it.
@@ -87,8 +92,9 @@ impl Session {
         let now = clock::instant();
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
-        let Opened { id, socket, outbox, address, endpoint, token } = opened;
-        let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
+        let Opened { id, entry, socket, outbox, address, endpoint, token } = opened;
+        let arrived = Arrived { id, entry, address, endpoint };
+        let requests = Requests::new(arrived, Arc::clone(&outbox), gate, now);
         let mut session = Self {
             socket,
             outbox,
@@ -112,7 +118,15 @@ impl Session {
 
     /// Serves the connection until it ends.
     pub async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
+        // A panic ends this connection alone; the engine must still let go of it.
+        poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(cx)));
+            polled.unwrap_or_else(|_| {
+                self.begin_close(CloseCode::Internal, "");
+                Poll::Ready(())
+            })
+        })
+        .await;
         self.outbox.end();
         if let Some(detach) = self.requests.leave() {
             // When the engine has ended there is nobody to tell.

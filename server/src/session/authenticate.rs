@@ -110,8 +110,9 @@ impl Requests {
             let regrant = Command::Regrant { session: self.id, claims: claims.clone() };
             self.commands.push(regrant);
         } else {
-            let admitted = self.gate.admission().authenticated(self.address, &claims.sub, now);
-            if let Err(refused) = admitted {
+            let entry = self.entry.as_mut();
+            let admitted = entry.map(|entry| entry.authenticated(self.address, &claims.sub, now));
+            if let Some(Err(refused)) = admitted {
                 return self.refuse_user(message, refused, &claims.sub, now);
             }
             let (connection, user, jti) = (self.id.0, &*claims.sub, claims.jti.as_deref());
