@@ -147,6 +147,10 @@ impl SystemMetric {
         [Self::CpuUsage, Self::MemoryUsage, Self::DiskUsage, Self::ActiveConnections];
 }
 
+/// How much of a key that is not known comes back: enough to find a slip, and no answer is much
+/// larger than what it answers.
+const MAX_ECHO_BYTES: usize = 64;
+
 /// What narrows a subscription; `None` restricts nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Filters {
@@ -274,6 +278,7 @@ fn read_key(
     options: &mut Options,
 ) -> Result<(), InvalidFilter> {
     if !channel.keys().contains(&key) && !["snapshot", "batch"].contains(&key) {
+        let key = key.get(..key.floor_char_boundary(MAX_ECHO_BYTES)).unwrap_or_default();
         return refuse(format!(
             "{key} is no key of {channel}, which knows {}, snapshot and batch",
             channel.keys().join(", ")

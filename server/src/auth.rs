@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Map, Value as Json};
-use valtronics_protocol::{error::TokenFault, time::UnixMillis};
+use valtronics_protocol::{error::TokenFault, reading::is_name, time::UnixMillis};
 
 mod config;
 mod key_files;
@@ -215,6 +215,26 @@ impl Keys {
         }
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, signing);
         Ok(token.expect("claims are JSON, and a secret signs any text"))
+    }
+}
+
+/// Returns whose token was refused, for the log, when the fault was found after its signature.
+#[must_use]
+pub fn refused_sub(token: &str, fault: TokenFault) -> Option<String> {
+    match fault {
+        TokenFault::Missing
+        | TokenFault::Malformed
+        | TokenFault::Signature
+        | TokenFault::Algorithm => None,
+        TokenFault::Expired
+        | TokenFault::NotYetValid
+        | TokenFault::Issuer
+        | TokenFault::Audience
+        | TokenFault::Claims => {
+            let claims = object(token.split('.').nth(1)?).ok()?;
+            let sub = claims.get("sub")?.as_str()?;
+            is_name(sub).then(|| sub.to_owned())
+        }
     }
 }
 

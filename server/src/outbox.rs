@@ -1,7 +1,9 @@
 //! What waits for one connection: between the hub, which fills it, and the session, which drains it.
 //!
-//! Three lanes and a slot. **Urgent**: answers, events and snapshots, in order; the hub puts no more
-//! in than [`URGENT_BYTES`] and keeps the rest as positions in its own state. **Telemetry**: frames
+//! Three lanes and a slot. **Urgent**: answers, events and snapshots, in order, and the telemetry
+//! that an answer comes behind. The hub adds events and snapshots while less than [`URGENT_BYTES`]
+//! wait, and keeps the rest as positions in its own state; the session reads no more requests while
+//! twice as much waits, so answers pile up no further. **Telemetry**: frames
 //! that all subscribers of a projection share; when they take more than the limit, or nothing of
 //! them has moved for [`STALL`], the hub takes them back and remembers which metrics changed.
 //! **Historical**: readings that came late; nothing newer says what they say, so they are never
@@ -309,7 +311,7 @@ impl Outbox {
         (lanes.last_event > lanes.urgent_popped).then_some(lanes.urgent_popped)
     }
 
-    /// Ends the connection after what waits in the urgent lane.
+    /// Ends the connection when all that waits has gone, but for telemetry, which is let go of.
     pub fn close(&self, close: Close) {
         let mut lanes = self.lanes();
         lanes.drop_telemetry();

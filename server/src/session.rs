@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,19 +25,24 @@ use crate::{
     engine::Command,
     hub::SessionId,
     message::{Outgoing, next_frame},
-    outbox::{Close, Outbox},
+    outbox::{Close, Outbox, URGENT_BYTES},
     socket::{Broken, Message, Socket, close_message},
     timing::{Due, Timing},
 };
 
 mod requests;
 mod authenticate;
+mod entry;
 
+pub use entry::Entry;
+use requests::{Arrived, Requests, Step};
 pub use requests::{Gate, SessionLimits};
-use requests::{Requests, Step};
 
 /// How much goes out in one flush: a few TCP segments, so that an answer is never far behind.
 const FLUSH_BYTES: usize = 16 * 1024;
+/// How much may wait in the urgent lane while the client is read on: twice what the hub puts in.
+/// A client that asks without reading the answers is silent then, and ends as one.
+const UNREAD_BYTES: usize = 2 * URGENT_BYTES;
 /// The largest message before `auth` (WebSocket API, section 6).
 const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 
@@ -44,6 +50,8 @@ const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 pub struct Opened {
     /// Its name.
     pub id: SessionId,
+    /// Its place at the door.
+    pub entry: Entry,
     /// The connection.
     pub socket: Socket,
     /// What waits for it.
@@ -84,8 +92,9 @@ impl Session {
         let now = clock::instant();
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
-        let Opened { id, socket, outbox, address, endpoint, token } = opened;
-        let requests = Requests::new(id, address, endpoint, Arc::clone(&outbox), gate, now);
+        let Opened { id, entry, socket, outbox, address, endpoint, token } = opened;
+        let arrived = Arrived { id, entry, address, endpoint };
+        let requests = Requests::new(arrived, Arc::clone(&outbox), gate, now);
         let mut session = Self {
             socket,
             outbox,
@@ -109,7 +118,15 @@ impl Session {
 
     /// Serves the connection until it ends.
     pub async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
+        // A panic ends this connection alone; the engine must still let go of it.
+        poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(cx)));
+            polled.unwrap_or_else(|_| {
+                self.begin_close(CloseCode::Internal, "");
+                Poll::Ready(())
+            })
+        })
+        .await;
         self.outbox.end();
         if let Some(detach) = self.requests.leave() {
             // When the engine has ended there is nobody to tell.
@@ -285,8 +302,10 @@ impl Session {
 
     /// Reads what has come in; fails when the connection has ended.
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
-        // While requests wait the client is not read on: what it may queue here is bounded.
-        if self.closing || self.requests.is_waiting() {
+        // While requests wait, or answers, the client is not read on: what it may queue here is
+        // bounded. Writing goes first, and comes back here when there is room.
+        let unread = self.outbox.urgent_bytes() > UNREAD_BYTES;
+        if self.closing || self.requests.is_waiting() || unread {
             return Ok(false);
         }
         let message = match self.socket.poll_next(cx) {

@@ -111,7 +111,7 @@ impl Socket {
         &self.watched
     }
 
-    /// Reads the next message, control frames included; `None` at the end.
+    /// Reads the next message, control frames included; at the end it is [`Broken::Gone`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Broken>> {
         Pin::new(&mut self.codec).poll_next(cx).map(|next| match next {
             Some(Ok(message)) => {

@@ -4,7 +4,7 @@
 //! ids, `alert_id` and `seq` are given inside the transaction, so a commit that fails leaves no
 //! hole. Deliberately not here: who asks, when, and what a reading means.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, Transaction, params};
 use valtronics_protocol::{filter::Channel, id::Seq, time::UnixMillis};
@@ -53,16 +53,16 @@ impl Store {
     /// Looks names up, or brings them into being in this order.
     ///
     /// # Errors
-    /// When a limit is reached or the store cannot write; then nothing came into being.
+    /// When the token is not for a device, a limit is reached or the store cannot write; then nothing
+    /// came into being.
     pub fn register(
         &mut self,
-        sub: &Arc<str>,
-        gateway: Option<&Arc<str>>,
+        registrant: &crate::store_task::Registrant,
         wanted: &[crate::store_task::Wanted],
         limits: RegistryLimits,
         now: UnixMillis,
     ) -> Result<Registered, RegisterError> {
-        self.registry.register(&mut self.db, sub, gateway, wanted, limits, now)
+        self.registry.register(&mut self.db, registrant, wanted, limits, now)
     }
 
     /// Makes a commit durable: all of it or nothing.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use valtronics_protocol::id::DeviceId;
 
 use crate::{
+    auth::DeviceGrant,
     clock,
     commit::{Commit, MetricIndex, Row},
     engine::{EngineHandle, Input},
@@ -45,6 +46,17 @@ pub struct Wanted {
     pub metrics: Vec<(String, Option<String>)>,
 }
 
+/// In whose name names are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registrant {
+    /// The subject of the token, under which the names stand.
+    pub sub: Arc<str>,
+    /// The gateway that the devices are behind, if it has a name.
+    pub gateway: Option<Arc<str>>,
+    /// Which devices the token is for.
+    pub devices: DeviceGrant,
+}
+
 /// The ids of a [`Wanted`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -60,14 +72,16 @@ pub enum RegisterError {
     /// A limit is reached; the text says which.
     #[error("{0}")]
     Full(String),
+    /// The token is not for a device; the text says for which.
+    #[error("{0}")]
+    Forbidden(String),
     /// The store cannot write now.
     #[error("the store cannot write now")]
     Unavailable,
 }
 
 struct Request {
-    sub: Arc<str>,
-    gateway: Option<Arc<str>>,
+    registrant: Registrant,
     wanted: Vec<Wanted>,
     answer: oneshot::Sender<Result<Vec<Named>, RegisterError>>,
 }
@@ -84,15 +98,15 @@ impl StoreHandle {
     /// Looks names up, or brings them into being in this order.
     ///
     /// # Errors
-    /// When a limit is reached or the store cannot write; then nothing came into being.
+    /// When the token is not for a device, a limit is reached or the store cannot write; then nothing
+    /// came into being.
     pub async fn register(
         &self,
-        sub: Arc<str>,
-        gateway: Option<Arc<str>>,
+        registrant: Registrant,
         wanted: Vec<Wanted>,
     ) -> Result<Vec<Named>, RegisterError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { sub, gateway, wanted, answer };
+        let request = Request { registrant, wanted, answer };
         self.requests.send(request).await.map_err(|_| RegisterError::Unavailable)?;
         answered.await.map_err(|_| RegisterError::Unavailable)?
     }
@@ -241,11 +255,10 @@ impl StoreTask {
     }
 
     async fn register(&mut self, request: Request, engine: &EngineHandle) {
-        let Request { sub, gateway, wanted, answer } = request;
+        let Request { registrant, wanted, answer } = request;
         let (limits, now) = (*self.limits.borrow(), clock::now());
-        let registered = self
-            .with(move |store| store.register(&sub, gateway.as_ref(), &wanted, limits, now))
-            .await;
+        let registered =
+            self.with(move |store| store.register(&registrant, &wanted, limits, now)).await;
         let result = match registered {
             Ok(registered) => {
                 if !registered.changes.is_empty() {
@@ -255,6 +268,7 @@ impl StoreTask {
                 Ok(registered.named)
             }
             Err(store::RegisterError::Limit(full)) => Err(RegisterError::Full(full)),
+            Err(store::RegisterError::Forbidden(why)) => Err(RegisterError::Forbidden(why)),
             Err(store::RegisterError::Store(error)) => {
                 tracing::error!(%error, "the store cannot take new names");
                 Err(RegisterError::Unavailable)

@@ -6,11 +6,13 @@
 
 use std::{
     net::IpAddr,
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use valtronics_protocol::{
@@ -21,12 +23,12 @@ use valtronics_protocol::{
 };
 
 use crate::{
-    auth::{Claims, Scope},
+    auth::{Claims, Scope, refused_sub},
     clock,
     engine::{EngineHandle, Input, OpenRequest, Opened},
     ingest::{Batch, OpenQueue, Ticket},
     message::to_message,
-    session::Gate,
+    session::{Entry, Gate},
     socket::{Broken, Message, Socket, close_message},
     store_task::StoreHandle,
     timing::{Due, Timing},
@@ -67,6 +69,7 @@ pub struct Uplinks {
 /// An agent's connection.
 pub struct Uplink {
     socket: Socket,
+    entry: Entry,
     address: IpAddr,
     dialect: Dialect,
     shared: Arc<Uplinks>,
@@ -111,8 +114,15 @@ struct Admitted {
 impl Uplink {
     /// Takes over a connection whose handshake is done.
     #[must_use]
-    pub fn new(socket: Socket, address: IpAddr, dialect: Dialect, shared: Arc<Uplinks>) -> Self {
-        Self { socket, address, dialect, shared, window: Arc::new(Semaphore::new(WINDOW_BYTES)) }
+    pub fn new(
+        socket: Socket,
+        entry: Entry,
+        address: IpAddr,
+        dialect: Dialect,
+        shared: Arc<Uplinks>,
+    ) -> Self {
+        let window = Arc::new(Semaphore::new(WINDOW_BYTES));
+        Self { socket, entry, address, dialect, shared, window }
     }
 
     /// Serves the connection until it ends.
@@ -122,7 +132,10 @@ impl Uplink {
                 let (sub, gateway) = (Arc::clone(&admitted.claims.sub), admitted.gateway.clone());
                 let (gateway_name, jti) = (gateway.as_deref(), admitted.claims.jti.as_deref());
                 tracing::info!(%sub, gateway = gateway_name, jti, address = %self.address, "an agent is connected");
-                let end = self.serve(admitted).await;
+                // A panic ends this connection alone; the engine must still hear of its end.
+                let served = AssertUnwindSafe(self.serve(admitted)).catch_unwind().await;
+                let internal = |_| End::Close(CloseCode::Internal, String::new());
+                let end = served.unwrap_or_else(internal);
                 if let Some(name) = gateway.clone() {
                     let gone = Input::Gateway { sub: Arc::clone(&sub), name, connected: false };
                     // Without an engine the server is stopping.
@@ -137,7 +150,8 @@ impl Uplink {
             End::Close(code, reason) => Some(close_message(code, &reason)),
             End::Gone => None,
         };
-        self.shared.gate.admission().close(None);
+        // Now: the goodbye may take a while, and its place is free.
+        drop(self.entry);
         self.socket.end(last.into_iter().collect()).await;
     }
 
@@ -185,7 +199,8 @@ impl Uplink {
                 (refusal, End::Close(CloseCode::Forbidden, why.into()))
             }
             Err(fault) => {
-                self.shared.gate.monitor.refusals.auth(self.address, None, fault);
+                let sub = refused_sub(token, fault);
+                self.shared.gate.monitor.refusals.auth(self.address, sub.as_deref(), fault);
                 let reason = serde_json::to_value(fault).ok();
                 let reason = reason.and_then(|reason| reason.as_str().map(str::to_owned));
                 let error = Some(ErrorCode::InvalidToken);

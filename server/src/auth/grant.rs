@@ -146,6 +146,15 @@ impl DeviceGrant {
         }
     }
 
+    /// Tells whether a device may be brought into being: under ids none, which is not known yet.
+    #[must_use]
+    pub fn allows_new(&self, name: &str, key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only { patterns, .. } => patterns.iter().any(|pattern| pattern.covers(name, key)),
+        }
+    }
+
     /// Tells whether a device that does not exist yet may be asked for: under ids only those, under
     /// patterns any, to be judged when it appears.
     #[must_use]

@@ -1,4 +1,7 @@
 //! `/api/v1/rules`: alert rules.
+//!
+//! A rule may concern any device, those of later days too: a token for some devices only may read
+//! rules, and edits none.
 
 use std::sync::Arc;
 
@@ -50,7 +53,7 @@ pub(super) async fn put(
     Path(name): Path<String>,
     body: String,
 ) -> Result<Json<Rule>, ApiError> {
-    user.need(Scope::AlertsWrite)?;
+    may_edit(&user)?;
     let rule = Rule::parse_json(&body, Some(&name))
         .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
     let (answer, answered) = oneshot::channel();
@@ -64,7 +67,7 @@ pub(super) async fn delete(
     user: Authenticated,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    user.need(Scope::AlertsWrite)?;
+    may_edit(&user)?;
     let (answer, answered) = oneshot::channel();
     let name: Arc<str> = name.into();
     api.engine.send(Input::Rules(RuleEdit::Delete(name, answer))).await?;
@@ -72,6 +75,14 @@ pub(super) async fn delete(
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::not_found("rule")),
     }
+}
+
+fn may_edit(user: &Authenticated) -> Result<(), ApiError> {
+    if user.need(Scope::AlertsWrite)?.devices.is_all() {
+        return Ok(());
+    }
+    let why = "rules concern every device, and the token is for some only: get one without devices";
+    Err(ApiError::new(StatusCode::FORBIDDEN, why))
 }
 
 fn conflict(read_only: ReadOnly) -> ApiError {

@@ -19,7 +19,7 @@ use crate::{
         names::Names,
         resolve::{merge, take, unknown},
     },
-    store_task::RegisterError,
+    store_task::{RegisterError, Registrant},
 };
 
 pub(super) async fn post(
@@ -43,11 +43,15 @@ pub(super) async fn post(
         }
     }
     let contents = || parsed.messages.iter().filter_map(|message| message.content.as_ref().ok());
-    let mut names = Names::new(Arc::clone(&claims.sub), None, api.store.clone());
+    let (sub, devices) = (Arc::clone(&claims.sub), claims.devices.clone());
+    let mut names = Names::new(Registrant { sub, gateway: None, devices }, api.store.clone());
     let wanted = contents().filter_map(|content| unknown(&names, content, &parsed.readings));
     match names.learn(merge(wanted.collect())).await {
         Ok(()) => {}
         Err(RegisterError::Full(full)) => return Err(unprocessable(full)),
+        Err(RegisterError::Forbidden(why)) => {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, why));
+        }
         Err(unavailable @ RegisterError::Unavailable) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(ApiError::new(status, unavailable.to_string()).retry_after(5));

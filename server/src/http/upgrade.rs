@@ -25,7 +25,7 @@ use crate::{
     limits::Refused,
     monitor::Role,
     outbox::Outbox,
-    session::{Opened, Session},
+    session::{Entry, Opened, Session},
     socket::{Socket, SocketConfig, accept_key},
     stream::Stream,
     uplink::{Dialect, Uplink},
@@ -160,13 +160,13 @@ fn subscriber(
     let (api, id) = (api.clone(), api.new_session());
     let serve = {
         let api = api.clone();
-        move |stream, already_read| async move {
+        move |stream, already_read, entry| async move {
             let outbox = Arc::new(Outbox::new(format));
             let role = Role::Subscriber(Arc::clone(&outbox));
             let watched = api.gate.monitor.register(id, peer.0, role);
             let config = SocketConfig::SUBSCRIBER;
             let socket = Socket::new(stream, already_read, config, watched).await;
-            let opened = Opened { id, socket, outbox, address: peer.0, endpoint, token };
+            let opened = Opened { id, entry, socket, outbox, address: peer.0, endpoint, token };
             let session = Session::new(opened, Arc::clone(&api.gate), api.engine.commands());
             // A task keeps the size of its largest state: the session gets one of its own.
             api.connections.spawn(session.run());
@@ -194,11 +194,11 @@ pub(super) async fn uplink(
     let (api, id) = (api.clone(), api.new_session());
     let serve = {
         let api = api.clone();
-        move |stream, already_read| async move {
+        move |stream, already_read, entry| async move {
             let watched = api.gate.monitor.register(id, peer.0, Role::Uplink);
             let config = SocketConfig::UPLINK;
             let socket = Socket::new(stream, already_read, config, watched).await;
-            let uplink = Uplink::new(socket, peer.0, dialect, Arc::clone(&api.uplinks));
+            let uplink = Uplink::new(socket, entry, peer.0, dialect, Arc::clone(&api.uplinks));
             api.connections.spawn(uplink.run(token));
         }
     };
@@ -254,25 +254,21 @@ fn switch<F>(
     mut request: Request,
     key: &str,
     protocol: Option<&'static str>,
-    serve: impl FnOnce(Stream, Vec<u8>) -> F + Send + 'static,
+    serve: impl FnOnce(Stream, Vec<u8>, Entry) -> F + Send + 'static,
 ) -> Result<Response, ApiError>
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("HTTP/1.1 is needed to upgrade"))?;
-    let gate = Arc::clone(&api.gate);
-    // From here on the task below counts it out again.
-    let opened = gate.admission().open(peer.0, clock::instant());
-    opened.map_err(refuse)?;
+    let entry = Entry::new(Arc::clone(&api.gate), peer.0, clock::instant()).map_err(refuse)?;
     api.connections.spawn(async move {
         let upgraded = upgrade
             .await
             .ok()
             .and_then(|upgraded: Upgraded| upgraded.downcast::<TokioIo<Stream>>().ok());
-        match upgraded {
-            Some(Parts { io, read_buf, .. }) => serve(io.into_inner(), read_buf.to_vec()).await,
-            None => gate.admission().close(None),
+        if let Some(Parts { io, read_buf, .. }) = upgraded {
+            serve(io.into_inner(), read_buf.to_vec(), entry).await;
         }
     });
     let mut response = Response::new(Body::empty());

@@ -1,13 +1,14 @@
 //! From names to ids: a connection's cache, so that a steady stream asks nobody.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use valtronics_protocol::{id::DeviceId, unit};
 
 use crate::{
+    auth::DeviceGrant,
     commit::MetricIndex,
-    store_task::{Named, RegisterError, StoreHandle, Wanted},
+    store_task::{Named, RegisterError, Registrant, StoreHandle, Wanted},
 };
 
 /// The most names that are remembered: beyond, the cache starts anew.
@@ -15,8 +16,7 @@ const MAX_NAMES: usize = 100_000;
 
 /// What a connection knows of the names under its subject.
 pub struct Names {
-    sub: Arc<str>,
-    gateway: Option<Arc<str>>,
+    registrant: Registrant,
     store: StoreHandle,
     devices: HashMap<Box<str>, KnownDevice, RandomState>,
     size: usize,
@@ -34,8 +34,19 @@ pub struct KnownDevice {
 impl Names {
     /// Begins with nothing known.
     #[must_use]
-    pub fn new(sub: Arc<str>, gateway: Option<Arc<str>>, store: StoreHandle) -> Self {
-        Self { sub, gateway, store, devices: HashMap::default(), size: 0 }
+    pub fn new(registrant: Registrant, store: StoreHandle) -> Self {
+        Self { registrant, store, devices: HashMap::default(), size: 0 }
+    }
+
+    /// Takes over which devices a new token is for; every name is judged anew.
+    pub fn regrant(&mut self, devices: DeviceGrant) {
+        self.registrant.devices = devices;
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.devices.clear();
+        self.size = 0;
     }
 
     /// Finds a device.
@@ -63,7 +74,8 @@ impl Names {
     /// Has names looked up, or brought into being in this order, and remembers them.
     ///
     /// # Errors
-    /// When the store cannot, or a limit is reached; then nothing came into being.
+    /// When the token is not for a device, a limit is reached, or the store cannot; then nothing came
+    /// into being.
     pub async fn learn(&mut self, wanted: Vec<Wanted>) -> Result<(), RegisterError> {
         if wanted.is_empty() {
             return Ok(());
@@ -76,8 +88,8 @@ impl Names {
                 .map(|(name, unit)| (name.clone(), unit.as_ref().map(canonical)))
                 .collect(),
         });
-        let (sub, gateway) = (Arc::clone(&self.sub), self.gateway.clone());
-        let named = self.store.register(sub, gateway, canonical.collect()).await?;
+        let canonical = canonical.collect();
+        let named = self.store.register(self.registrant.clone(), canonical).await?;
         for (Wanted { device, metrics }, Named { id, indices }) in wanted.into_iter().zip(named) {
             self.remember(device, id, metrics.into_iter().zip(indices));
         }
@@ -91,8 +103,7 @@ impl Names {
         metrics: impl Iterator<Item = ((String, Option<String>), MetricIndex)>,
     ) {
         if self.size >= MAX_NAMES {
-            self.devices.clear();
-            self.size = 0;
+            self.forget();
         }
         let known = self.devices.entry(device.into()).or_insert_with(|| {
             self.size += 1;

@@ -20,7 +20,7 @@ use valtronics_protocol::{
 
 use super::requests::{Requests, Step};
 use crate::{
-    auth::{Claims, KEYS_WITHIN, Keys, Rejected},
+    auth::{Claims, KEYS_WITHIN, Keys, Rejected, refused_sub},
     engine::Command,
     limits::Refused,
 };
@@ -110,8 +110,9 @@ impl Requests {
             let regrant = Command::Regrant { session: self.id, claims: claims.clone() };
             self.commands.push(regrant);
         } else {
-            let admitted = self.gate.admission().authenticated(self.address, &claims.sub, now);
-            if let Err(refused) = admitted {
+            let entry = self.entry.as_mut();
+            let admitted = entry.map(|entry| entry.authenticated(self.address, &claims.sub, now));
+            if let Some(Err(refused)) = admitted {
                 return self.refuse_user(message, refused, &claims.sub, now);
             }
             let (connection, user, jti) = (self.id.0, &*claims.sub, claims.jti.as_deref());
@@ -167,7 +168,8 @@ impl Requests {
         fault: TokenFault,
         now: Instant,
     ) -> Step {
-        self.gate.monitor.refusals.auth(self.address, None, fault);
+        let sub = refused_sub(token, fault);
+        self.gate.monitor.refusals.auth(self.address, sub.as_deref(), fault);
         let why = match fault {
             TokenFault::Missing => "auth needs a token",
             TokenFault::Expired => "the token has expired: get a new one",

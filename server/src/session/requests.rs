@@ -16,7 +16,7 @@ use valtronics_protocol::{
     time::UnixMillis,
 };
 
-use super::authenticate::Held;
+use super::{authenticate::Held, entry::Entry};
 use crate::{
     auth::{Claims, KeyRing, Keys},
     clock,
@@ -103,12 +103,22 @@ pub(super) enum Step {
     Close(CloseCode, String),
 }
 
+/// Who has come, and by which door.
+pub(super) struct Arrived {
+    pub(super) id: SessionId,
+    pub(super) entry: Entry,
+    pub(super) address: IpAddr,
+    pub(super) endpoint: Option<request::Subscribe>,
+}
+
 /// The requests of one connection.
 pub(super) struct Requests {
     pub(super) id: SessionId,
     pub(super) address: IpAddr,
     /// To what the endpoint subscribes by itself at the first `auth`.
     pub(super) endpoint: Option<request::Subscribe>,
+    /// Until it leaves.
+    pub(super) entry: Option<Entry>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) gate: Arc<Gate>,
     limits: SessionLimits,
@@ -123,23 +133,24 @@ pub(super) struct Requests {
     pub(super) commands: Vec<Command>,
 }
 
-/// After how many dropped messages in a minute a connection is ended.
+/// After how many seconds one who was ended for a flood may come back: the minute in which dropped
+/// messages are counted.
 const RETRY_AFTER_FLOOD: u64 = 60;
 
 impl Requests {
     pub(super) fn new(
-        id: SessionId,
-        address: IpAddr,
-        endpoint: Option<request::Subscribe>,
+        arrived: Arrived,
         outbox: Arc<Outbox>,
         gate: Arc<Gate>,
         now: Instant,
     ) -> Self {
+        let Arrived { id, entry, address, endpoint } = arrived;
         let limits = gate.limits();
         Self {
             id,
             address,
             endpoint,
+            entry: Some(entry),
             outbox,
             gate,
             limits,
@@ -170,9 +181,9 @@ impl Requests {
 
     /// Ends it; returns what the engine is to be told.
     pub(super) fn leave(&mut self) -> Option<Command> {
-        let user = self.claims.take().map(|claims| claims.sub);
-        self.gate.admission().close(user.as_deref());
-        user.map(|_| Command::Detach(self.id))
+        // Now: the goodbye may take a while, and its place is free.
+        drop(self.entry.take());
+        self.claims.take().map(|_| Command::Detach(self.id))
     }
 
     /// Takes in a token that came with the handshake, as if it had come first.
@@ -280,8 +291,11 @@ impl Requests {
 
     /// Answers a message that failed.
     pub(super) fn fail(&self, message: &Message, failure: Failure) {
-        let failure =
-            Failure { channel: message.channel.clone(), id: message.id.clone(), ..failure };
+        let channel = match message.kind {
+            Kind::Subscribe | Kind::Unsubscribe => message.channel.clone(),
+            Kind::Auth | Kind::Other => None,
+        };
+        let failure = Failure { channel, id: message.id.clone(), ..failure };
         self.outbox.push(&Response::failed(message.kind, failure));
     }
 }

@@ -8,7 +8,7 @@ use valtronics_protocol::{id::DeviceId, time::UnixMillis};
 use super::StoreError;
 use crate::{
     commit::{MetricIndex, RegisteredDevice, RegisteredMetric, RegistryChange},
-    store_task::{Named, Wanted},
+    store_task::{Named, Registrant, Wanted},
 };
 
 /// How many names there may be.
@@ -35,6 +35,9 @@ pub enum RegisterError {
     /// A limit is reached.
     #[error("{0}")]
     Limit(String),
+    /// The token is not for a device.
+    #[error("{0}")]
+    Forbidden(String),
     /// The store cannot write.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -152,8 +155,7 @@ impl Registry {
     pub(super) fn register(
         &mut self,
         db: &mut Connection,
-        sub: &Arc<str>,
-        gateway: Option<&Arc<str>>,
+        registrant: &Registrant,
         wanted: &[Wanted],
         limits: RegistryLimits,
         now: UnixMillis,
@@ -161,7 +163,7 @@ impl Registry {
         let mut registering = Registering { known: self, changes: Vec::new() };
         let mut named = Vec::with_capacity(wanted.len());
         for Wanted { device, metrics } in wanted {
-            let id = registering.device(sub, device, gateway, limits)?;
+            let id = registering.device(registrant, device, limits)?;
             let indices = metrics
                 .iter()
                 .map(|(name, unit)| registering.metric(id, name, unit.as_deref(), limits));
@@ -182,11 +184,12 @@ impl Registry {
 impl Registering<'_> {
     fn device(
         &mut self,
-        sub: &Arc<str>,
+        registrant: &Registrant,
         name: &str,
-        gateway: Option<&Arc<str>>,
         limits: RegistryLimits,
     ) -> Result<DeviceId, RegisterError> {
+        let Registrant { sub, gateway, devices } = registrant;
+        let forbidden = || RegisterError::Forbidden(format!("the token is not for {name:?}"));
         let same = |device: &RegisteredDevice| *device.name == *name && device.sub == *sub;
         let known = self.known.by_name.get(&(Arc::clone(sub), Arc::from(name)));
         let known = known.and_then(|id| self.known.device(*id)).map(|device| &device.registered);
@@ -196,8 +199,11 @@ impl Registering<'_> {
         });
         if let Some(device) = new.or(known) {
             let id = device.id;
-            if gateway.is_some() && device.gateway.as_ref() != gateway {
-                let moved = RegisteredDevice { gateway: gateway.cloned(), ..device.clone() };
+            if !devices.allows(id, name, &device.key()) {
+                return Err(forbidden());
+            }
+            if gateway.is_some() && device.gateway != *gateway {
+                let moved = RegisteredDevice { gateway: gateway.clone(), ..device.clone() };
                 self.changes.push(RegistryChange::Device(moved));
             }
             return Ok(id);
@@ -208,20 +214,20 @@ impl Registering<'_> {
             RegistryChange::Metric(_) => false,
         });
         let added = added.count();
-        let of_sub = self.known.by_sub.get(sub).copied().unwrap_or_default() + added;
+        let id = DeviceId(before + added as u64 + 1);
+        let (sub, gateway) = (Arc::clone(sub), gateway.clone());
+        let new = RegisteredDevice { id, sub, name: name.into(), gateway };
+        if !devices.allows_new(name, &new.key()) {
+            return Err(forbidden());
+        }
+        let of_sub = self.known.by_sub.get(&new.sub).copied().unwrap_or_default() + added;
         if of_sub >= limits.devices_per_sub {
             return Err(RegisterError::Limit(format!(
-                "device {name:?} is new, but {sub} has {} already, the most it may have",
-                limits.devices_per_sub
+                "device {name:?} is new, but {} has {} already, the most it may have",
+                new.sub, limits.devices_per_sub
             )));
         }
-        let id = DeviceId(before + added as u64 + 1);
-        self.changes.push(RegistryChange::Device(RegisteredDevice {
-            id,
-            sub: Arc::clone(sub),
-            name: name.into(),
-            gateway: gateway.cloned(),
-        }));
+        self.changes.push(RegistryChange::Device(new));
         Ok(id)
     }
 

@@ -85,6 +85,11 @@ impl Decoder {
         Ok(received)
     }
 
+    /// Has the names of every series looked up again: a new token may be for other devices.
+    pub(super) fn forget_ids(&mut self) {
+        self.ids.clear();
+    }
+
     /// Looks up the series that were announced since.
     async fn learn(&mut self, frames: &mut Frames) -> Result<(), End> {
         let announced = self.batches.series().get(self.ids.len()..).unwrap_or_default();
@@ -92,14 +97,7 @@ impl Decoder {
             let unit = Some(series.unit.as_deref().unwrap_or_default());
             frames.names.unknown(&series.device, std::iter::once((&*series.metric, unit)))
         });
-        match frames.names.learn(merge(wanted.collect())).await {
-            Ok(()) => {}
-            Err(RegisterError::Unavailable) => return Err(unavailable()),
-            // Our agent numbers readings without holes: it cannot leave some of them out.
-            Err(RegisterError::Full(full)) => {
-                return Err(End::Close(CloseCode::Limited, format!("{full}; retry_after=600")));
-            }
-        }
+        frames.names.learn(merge(wanted.collect())).await.map_err(refuse_names)?;
         for series in announced {
             let unit = Some(series.unit.as_deref().unwrap_or_default());
             let device = frames.names.device(&series.device);
@@ -167,12 +165,22 @@ impl Frames {
         }
         let wanted: Vec<Wanted> =
             self.names.unknown(name, std::iter::empty()).into_iter().collect();
-        match self.names.learn(wanted).await {
-            Ok(()) => Ok(self.names.device(name).map(|device| device.id)),
-            Err(RegisterError::Unavailable) => Err(unavailable()),
-            Err(RegisterError::Full(full)) => {
-                Err(End::Close(CloseCode::Limited, format!("{full}; retry_after=600")))
-            }
+        self.names.learn(wanted).await.map_err(refuse_names)?;
+        Ok(self.names.device(name).map(|device| device.id))
+    }
+}
+
+/// Ends the connection: our agent numbers readings without holes, it cannot leave some of them out.
+fn refuse_names(error: RegisterError) -> End {
+    match error {
+        RegisterError::Unavailable => unavailable(),
+        RegisterError::Full(full) => {
+            End::Close(CloseCode::Limited, format!("{full}; retry_after=600"))
         }
+        // By this word the agent knows that its queue is taken over, and a name may hold it.
+        RegisterError::Forbidden(why) if why.contains("queue") => {
+            End::Close(CloseCode::Forbidden, "the token is not for one of the devices".into())
+        }
+        RegisterError::Forbidden(why) => End::Close(CloseCode::Forbidden, why),
     }
 }

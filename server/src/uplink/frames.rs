@@ -11,6 +11,7 @@ use valtronics_protocol::{
 
 use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, refusal, ticket};
 use crate::{
+    auth::{Scope, refused_sub},
     clock,
     ingest::{
         Batch,
@@ -20,7 +21,7 @@ use crate::{
     },
     monitor::Figures,
     socket::Message,
-    store_task::RegisterError,
+    store_task::{RegisterError, Registrant},
 };
 
 /// The first message of a connection.
@@ -64,8 +65,12 @@ pub(super) struct Frames {
 
 impl Frames {
     pub(super) fn new(dialect: Dialect, admitted: Admitted, shared: Arc<Uplinks>) -> Self {
-        let sub = Arc::clone(&admitted.claims.sub);
-        let names = Names::new(sub, admitted.gateway.clone(), shared.store.clone());
+        let registrant = Registrant {
+            sub: Arc::clone(&admitted.claims.sub),
+            gateway: admitted.gateway.clone(),
+            devices: admitted.claims.devices.clone(),
+        };
+        let names = Names::new(registrant, shared.store.clone());
         Self { admitted, names, shared, dialect, decoder: agent::Decoder::default() }
     }
 
@@ -116,8 +121,7 @@ impl Frames {
                     if known.is_none() && !std::mem::replace(&mut learned, true) {
                         self.learn_all(&parsed).await?;
                     }
-                    let refused =
-                        |full: RegisterError| (ErrorCode::InvalidMessage, full.to_string());
+                    let refused = |error: RegisterError| (code_of_names(&error), error.to_string());
                     match known {
                         Some(()) => Ok(()),
                         None => self.take_new(content, &parsed, &mut received.batch).await?,
@@ -150,18 +154,19 @@ impl Frames {
         batch.ticket = ticket(&self.admitted.progress, reached, self.admitted.queue.as_ref());
     }
 
-    /// Has all new names of a frame brought into being at once, unless they are too many.
+    /// Has all new names of a frame brought into being at once, unless one of them may not.
     async fn learn_all(&mut self, frame: &json::Frame<'_>) -> Result<(), End> {
         let messages = frame.messages.iter().filter(|message| !self.is_known(message.seq));
         let contents = messages.filter_map(|message| message.content.as_ref().ok());
         let wanted = contents.filter_map(|content| unknown(&self.names, content, &frame.readings));
         match self.names.learn(merge(wanted.collect())).await {
-            Ok(()) | Err(RegisterError::Full(_)) => Ok(()),
+            Ok(()) | Err(RegisterError::Full(_) | RegisterError::Forbidden(_)) => Ok(()),
             Err(RegisterError::Unavailable) => Err(unavailable()),
         }
     }
 
-    /// Takes a message whose names may be new: where not all of a frame fit, each is tried alone.
+    /// Takes a message whose names may be new: where not all of a frame fit or may be written, each is
+    /// tried alone.
     async fn take_new(
         &mut self,
         content: &Content<'_>,
@@ -177,7 +182,7 @@ impl Frames {
             match self.names.learn(wanted.into_iter().collect()).await {
                 Ok(()) => {}
                 Err(RegisterError::Unavailable) => return Err(unavailable()),
-                full => return Ok(full),
+                refused => return Ok(refused),
             }
         }
         Err(unavailable())
@@ -192,14 +197,22 @@ impl Frames {
         let claims = self.shared.gate.keys.verify(token).await;
         let (address, refusals) = (self.admitted.address, &self.shared.gate.monitor.refusals);
         let claims = claims.map_err(|fault| {
-            refusals.auth(address, None, fault);
+            refusals.auth(address, refused_sub(token, fault).as_deref(), fault);
             (ErrorCode::InvalidToken, "the new token is not valid here".to_owned())
         })?;
         if claims.sub != self.admitted.claims.sub {
             refusals.auth(address, Some(&claims.sub), ErrorCode::Forbidden);
             return Err((ErrorCode::Forbidden, "the new token is another subject's".into()));
         }
+        if !claims.scopes.contains(Scope::Uplink) {
+            refusals.auth(address, Some(&claims.sub), ErrorCode::Forbidden);
+            return Err((ErrorCode::Forbidden, "the new token has no scope uplink".into()));
+        }
         received.renewed = Some(claims.expires_at);
+        if claims.devices != self.admitted.claims.devices {
+            self.names.regrant(claims.devices.clone());
+            self.decoder.forget_ids();
+        }
         self.admitted.claims = claims;
         Ok(())
     }
@@ -207,6 +220,14 @@ impl Frames {
 
 pub(super) fn unavailable() -> End {
     End::Close(CloseCode::Internal, "the store cannot take new names now: come back later".into())
+}
+
+fn code_of_names(error: &RegisterError) -> ErrorCode {
+    match error {
+        RegisterError::Forbidden(_) => ErrorCode::Forbidden,
+        RegisterError::Full(_) => ErrorCode::InvalidMessage,
+        RegisterError::Unavailable => ErrorCode::Internal,
+    }
 }
 
 fn code_of(fault: Fault) -> ErrorCode {

@@ -1,9 +1,11 @@
 //! What the server answers to requests, good and bad.
 
-use serde_json::json;
+use futures_util::SinkExt as _;
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::server::Server;
+use crate::server::{DEADLINE, Server};
 
 #[tokio::test]
 async fn every_bad_request_gets_its_code_and_the_connection_stays() {
@@ -59,6 +61,54 @@ async fn a_failure_carries_back_what_the_request_carried() {
     let pong =
         client.ask(json!({"type": "ping", "id": 7, "timestamp": "2024-01-01T12:00:00Z"})).await;
     assert_eq!((&pong["id"], &pong["timestamp"]), (&json!(7), &json!("2024-01-01T12:00:00Z")));
+}
+
+#[tokio::test]
+async fn what_has_no_channel_does_not_carry_one_back() {
+    let server = Server::start().await;
+    let mut client = server.subscriber().await;
+    let request = json!({"type": "ping", "channel": "telemetry", "timestamp": 5, "id": 3});
+    let mut answer = client.ask(request).await;
+    assert!(answer["message"].take().is_string());
+    let expected = json!({"type": "error", "error": "invalid_message", "message": null, "id": 3});
+    assert_eq!(answer, expected);
+    let request = json!({"type": "auth", "token": "x", "channel": "telemetry"});
+    assert_eq!(client.ask(request).await["channel"], json!(null));
+}
+
+#[tokio::test]
+async fn who_sends_and_never_reads_takes_no_memory_and_is_silent() {
+    let limits = "[limits]\nmessages_per_second = 1000000\nping_after = \"1s\"\nsilence = \"3s\"";
+    let server = Server::with(limits).await;
+    let mut client = server.narrow_subscriber().await;
+    let admin = server.token("ops", Some("admin"), None).await;
+    let request = json!({"type": "subscribe", "channel": "telemetry", "k".repeat(940): 1});
+    let frame = Message::text(request.to_string());
+    let flood = async { while client.stream().send(frame.clone()).await.is_ok() {} };
+    let watch = async {
+        loop {
+            let connections = server.http("GET", "/api/v1/connections", &admin, "").await.1;
+            let connections: Json = serde_json::from_str(&connections).unwrap();
+            for connection in connections["connections"].as_array().unwrap() {
+                let queued = connection["queued_bytes"].as_u64().unwrap();
+                assert!(queued < 80 * 1024, "{connection}");
+            }
+        }
+    };
+    let ended = timeout(DEADLINE, async {
+        tokio::select! { () = flood => {}, () = watch => {} }
+    });
+    ended.await.expect("who reads nothing is ended");
+}
+
+#[tokio::test]
+async fn an_unknown_key_comes_back_cut_short() {
+    let server = Server::start().await;
+    let mut client = server.subscriber().await;
+    let key = "ü".repeat(400);
+    let answer = client.ask(json!({"type": "subscribe", "channel": "system", &key: 1})).await;
+    let why = answer["message"].as_str().unwrap();
+    assert!(why.starts_with("üüü") && why.len() < 200, "{why}");
 }
 
 #[tokio::test]

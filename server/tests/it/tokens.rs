@@ -252,3 +252,29 @@ async fn the_secret_of_the_data_directory_stays_on_sighup() {
     assert!(!dir.path().join("elsewhere").exists(), "another secret is made");
     child.kill().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_log_says_whose_token_was_refused_once_its_signature_is_known() {
+    let config = "[auth]\nhs256_secret_file = \"key\"\nissuer = \"us\"";
+    let mut server = Server::with_files(config, &[("key", SECRET)]).await;
+    let header = json!({"alg": "HS256"});
+    let mut expired = but("exp", json!(now() - 40));
+    expired["sub"] = json!("anna");
+    let expired = sign_with(SECRET.as_bytes(), &header, &expired);
+    expect(&server, &expired, Some("expired")).await;
+    let said = server.has_said("refused an auth", 1).await;
+    assert!(said.contains("\"sub\":\"anna\""), "{said}");
+    // The next second: this one's line is said.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let mut agent = server.connect("/uplink").await;
+    assert_eq!(agent.ask(json!({"type": "auth", "token": expired})).await["reason"], "expired");
+    let said = server.has_said("refused an auth", 2).await;
+    assert_eq!(said.matches("\"sub\":\"anna\"").count(), 2, "{said}");
+    // What nobody signed may say anything.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let mut forged = but("exp", json!(now() + 40));
+    forged["sub"] = json!("mallory");
+    expect(&server, &sign_with(&[7; 32], &header, &forged), Some("signature")).await;
+    let said = server.has_said("refused an auth", 3).await;
+    assert!(!said.contains("mallory"), "{said}");
+}

@@ -73,6 +73,17 @@ async fn a_token_without_the_scope_may_not_send() {
 }
 
 #[tokio::test]
+async fn a_new_token_without_the_scope_is_refused_and_the_old_one_counts_on() {
+    let server = Server::start().await;
+    let mut agent = server.agent("site", None).await;
+    let token = server.token("site", Some("admin"), None).await;
+    let answer = agent.ask(json!({"type": "auth", "token": token})).await;
+    assert_eq!((&answer["type"], &answer["error"]), (&json!("error"), &json!("forbidden")));
+    assert!(answer["message"].as_str().unwrap().contains("uplink"), "{answer}");
+    agent.readings(1, "d", json!([{"metric": "t", "value": 1}])).await;
+}
+
+#[tokio::test]
 async fn equal_names_under_two_subjects_are_two_devices() {
     let server = Server::start().await;
     let (mut one, mut other) = (server.agent("one", None).await, server.agent("other", None).await);

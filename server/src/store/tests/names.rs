@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
+    auth::DeviceGrant,
     commit::RegistryChange,
-    store_task::{Named, Wanted},
+    store_task::{Named, Registrant, Wanted},
 };
 
 type Device<'a> = (&'a str, &'a [(&'a str, Option<&'a str>)]);
@@ -19,13 +20,17 @@ fn wanted(devices: &[Device<'_>]) -> Vec<Wanted> {
     devices.collect()
 }
 
+fn registrant(sub: &str, gateway: Option<&str>) -> Registrant {
+    Registrant { sub: sub.into(), gateway: gateway.map(Into::into), devices: DeviceGrant::All }
+}
+
 /// Registers without a gateway.
 pub(super) fn register(
     store: &mut Store,
     sub: &str,
     devices: &[Device<'_>],
 ) -> Result<Registered, RegisterError> {
-    store.register(&sub.into(), None, &wanted(devices), LIMITS, NOW)
+    store.register(&registrant(sub, None), &wanted(devices), LIMITS, NOW)
 }
 
 fn named(id: u64, indices: &[u32]) -> Named {
@@ -115,9 +120,7 @@ fn a_device_moves_to_another_gateway() {
         (Some("gw-02"), &["1 a/boiler by gw-02"]),
     ];
     for (gateway, changes) in steps {
-        let gateway = gateway.map(Arc::from);
-        let registered =
-            store.register(&"a".into(), gateway.as_ref(), &asked, LIMITS, NOW).unwrap();
+        let registered = store.register(&registrant("a", gateway), &asked, LIMITS, NOW).unwrap();
         assert_eq!(registered.named, [named(1, &[])]);
         assert_eq!(registered.changes.iter().map(told).collect::<Vec<_>>(), changes);
     }
@@ -133,7 +136,7 @@ fn limits_take_all_or_nothing() {
     let limits = RegistryLimits { devices_per_sub: 2, metrics_per_device: 2 };
     let m = |name| (name, None);
     let mut check = |sub: &str, devices: &[Device<'_>], expected: Result<&[u64], &str>| {
-        let result = store.register(&sub.into(), None, &wanted(devices), limits, NOW);
+        let result = store.register(&registrant(sub, None), &wanted(devices), limits, NOW);
         match (result, expected) {
             (Ok(registered), Ok(ids)) => {
                 let named = registered.named.iter().map(|named| named.id.0);
