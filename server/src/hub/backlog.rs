@@ -143,8 +143,11 @@ impl Subscriber {
             return false;
         };
         match walk.next_device(state) {
-            None => drop(self.backlog.telemetry.pop_front()),
-            Some(id) => self.send_last_values(id, state, projections),
+            None => self.backlog.telemetry.pop_front(),
+            Some(id) if walk.is_for(id, &self.telemetry) => {
+                self.send_last_values(id, state, projections);
+            }
+            Some(_) => {}
         }
         true
     }

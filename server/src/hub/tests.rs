@@ -5,20 +5,26 @@ use std::{collections::VecDeque, task::Waker};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use valtronics_protocol::{
-    event::{DeviceStatusUpdate, Status, StatusMetadata},
+    event::{
+        Alert, AlertMetadata, AlertStatus, DeviceStatusUpdate, Severity, Status, StatusMetadata,
+    },
     filter::{self, Channel},
-    id::{DeviceId, Seq},
+    id::{AlertId, DeviceId, Seq},
     request::{Subscribe, Unsubscribe},
 };
 
 use super::*;
 use crate::{
-    commit::{CommittedEvent, RegisteredDevice, RegisteredMetric, RegistryChange},
+    commit::{
+        CommittedAlert, CommittedEvent, RegisteredDevice, RegisteredMetric, RegistryChange,
+        Severities,
+    },
     message::Outgoing,
     state::EventLog,
 };
 
 mod events;
+mod overlap;
 mod telemetry;
 
 /// How many events are at hand in these tests.
@@ -30,8 +36,11 @@ const METRICS: u32 = 3;
 struct World {
     hub: Hub,
     state: State,
-    /// Every status change, as the store keeps them.
+    /// Every event of the one channel of a test that has any, as the store keeps them.
     stored: Vec<CommittedEvent>,
+    alerts: u64,
+    /// What events say.
+    detail: Arc<str>,
     outboxes: HashMap<SessionId, Arc<Outbox>>,
     began: Instant,
     /// Milliseconds since.
@@ -62,7 +71,16 @@ impl World {
             }
         }
         let (hub, outboxes) = (Hub::new(limits), HashMap::new());
-        Self { hub, state, stored: Vec::new(), outboxes, began, elapsed: 0 }
+        Self {
+            hub,
+            state,
+            stored: Vec::new(),
+            alerts: 0,
+            detail: "so".into(),
+            outboxes,
+            began,
+            elapsed: 0,
+        }
     }
 
     fn instant(&self) -> Instant {
@@ -99,11 +117,57 @@ impl World {
             old_status: Status::Offline,
             new_status,
             timestamp: self.now(),
-            reason: "so".into(),
+            reason: Arc::clone(&self.detail),
             metadata: StatusMetadata { last_seen: None },
             seq: self.state.device_log.last().next(),
             snapshot: false,
         });
+        self.commit(event);
+    }
+
+    fn raise_alert(&mut self, device: DeviceId) {
+        self.alerts += 1;
+        self.change_alert(AlertId(self.alerts), device, AlertStatus::Active);
+    }
+
+    fn change_alert(&mut self, id: AlertId, device: DeviceId, status: AlertStatus) {
+        let alert = Alert {
+            channel: Some(Channel::Alerts),
+            alert_id: id,
+            device_id: device,
+            severity: Severity::Warning,
+            title: "so".into(),
+            message: Arc::clone(&self.detail),
+            timestamp: self.now(),
+            metadata: AlertMetadata::default(),
+            alert_type: "threshold".into(),
+            status,
+            seq: self.state.alert_log.last().next(),
+            snapshot: false,
+        };
+        let had = Severities::default().with(Severity::Warning);
+        let announces = status == AlertStatus::Active;
+        self.commit(CommittedEvent::Alert(CommittedAlert { alert, announces, had }));
+    }
+
+    fn log(&self, channel: Channel) -> &EventLog {
+        super::events::log_of(channel, &self.state)
+    }
+
+    /// The last event of everything that a snapshot is to show.
+    fn open(&self, channel: Channel) -> Vec<CommittedEvent> {
+        match channel {
+            Channel::Alerts => {
+                self.state.open_alerts.values().cloned().map(CommittedEvent::Alert).collect()
+            }
+            _ => {
+                let devices = self.state.devices().iter();
+                devices.filter_map(|d| d.status.clone()).map(CommittedEvent::Status).collect()
+            }
+        }
+    }
+
+    fn commit(&mut self, event: CommittedEvent) {
         self.stored.push(event.clone());
         let now = self.now();
         self.state.publish(event, now);

@@ -328,3 +328,15 @@ fn subscribing_ten_thousand_times_leaves_nothing() {
     assert_eq!(hub.deadline(), None, "no period runs");
     assert!(size(&world) < late, "{:#?}", world.hub);
 }
+
+#[test]
+fn the_snapshot_of_all_passes_over_devices_with_a_key_of_their_own() {
+    let mut world = World::new(1 << 20);
+    world.attach(0, DeviceGrant::All);
+    (1..=DEVICES).for_each(|device| publish(&mut world, device, &[(0, 1)]));
+    world.subscribe(0, Channel::Telemetry, &json!({"device_id": 2, "snapshot": false}));
+    world.subscribe(0, Channel::Telemetry, &json!({}));
+    let messages = world.read_all(0);
+    let shown = messages.iter().filter_map(|message| message["device_id"].as_u64());
+    assert_eq!(shown.collect::<Vec<_>>(), [1, 3, 4]);
+}
