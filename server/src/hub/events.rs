@@ -4,7 +4,7 @@
 //! newest events are at hand; older ones come from the store in pages. A page is paid at once and
 //! never kept: what of it the outbox does not take is read again when the connection has drained.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use foldhash::fast::RandomState;
 use valtronics_protocol::{
@@ -12,7 +12,6 @@ use valtronics_protocol::{
     filter::{Channel, Filters, Options},
     format::Format,
     id::{AlertId, DeviceId, Seq},
-    time::UnixMillis,
 };
 
 use super::{
@@ -60,21 +59,21 @@ pub(super) struct EventsOwed {
     /// these events; it is gone once they are told.
     shown: HashMap<u64, (DeviceId, Seq), RandomState>,
     /// When something of this channel was last sent, or began to be owed.
-    moved_at: UnixMillis,
+    moved_at: Option<Instant>,
     /// A page is asked for: until it comes nothing else follows the position.
     asked: bool,
 }
 
 impl EventsOwed {
     /// Owes what comes from now on.
-    pub(super) fn follow(&mut self, last: Seq, now: UnixMillis) {
+    pub(super) fn follow(&mut self, last: Seq, now: Instant) {
         if self.position.is_none() {
-            (self.position, self.moved_at) = (Some(last), now);
+            (self.position, self.moved_at) = (Some(last), Some(now));
         }
     }
 
     /// Owes the present state, then what comes from now on.
-    pub(super) fn snapshot(&mut self, devices: Option<Vec<DeviceId>>, last: Seq, now: UnixMillis) {
+    pub(super) fn snapshot(&mut self, devices: Option<Vec<DeviceId>>, last: Seq, now: Instant) {
         self.follow(last, now);
         self.walks.owe(devices);
     }
@@ -85,11 +84,11 @@ impl EventsOwed {
         &mut self,
         since: Seq,
         meant: impl Fn(DeviceId) -> bool,
-        now: UnixMillis,
+        now: Instant,
     ) -> Option<Seq> {
         let before = self.position;
         self.position = Some(before.map_or(since, |position| position.min(since)));
-        self.moved_at = now;
+        self.moved_at = Some(now);
         self.shown.retain(|_, (device, _)| !meant(*device));
         before
     }
@@ -118,8 +117,8 @@ impl EventsOwed {
     }
 
     /// Moves past an event; returns whether a snapshot has shown what it says.
-    fn pass(&mut self, event: &CommittedEvent, now: UnixMillis) -> bool {
-        (self.position, self.moved_at) = (Some(event.seq()), now);
+    fn pass(&mut self, event: &CommittedEvent, now: Instant) -> bool {
+        (self.position, self.moved_at) = (Some(event.seq()), Some(now));
         let (_, id) = about(event);
         let shown = self.shown.get(&id).map(|(_, seq)| *seq);
         if shown == Some(event.seq()) {
@@ -139,11 +138,11 @@ impl EventsOwed {
     }
 
     /// Returns since when the oldest event waits that was not taken.
-    fn waits_since(&self, log: &EventLog) -> Option<UnixMillis> {
+    fn waits_since(&self, log: &EventLog) -> Option<Instant> {
         let position = self.position.filter(|position| *position < log.last())?;
-        let logged_at = log.after(position).map_or(self.moved_at, |logged| logged.logged_at);
+        let logged_at = log.after(position).map(|logged| logged.logged_at);
         // While the store reads nobody waits for the connection.
-        (!self.asked).then(|| logged_at.max(self.moved_at))
+        logged_at.max(self.moved_at).filter(|_| !self.asked)
     }
 }
 
@@ -154,7 +153,7 @@ pub(super) fn log_of(channel: Channel, state: &State) -> &EventLog {
 
 impl Subscriber {
     /// Tells whether an event has waited too long while none moved, in the outbox or behind it.
-    pub(super) fn is_stuck(&mut self, state: &State, now: UnixMillis) -> bool {
+    pub(super) fn is_stuck(&mut self, state: &State, now: Instant) -> bool {
         let moved = self.outbox.moved_before_event();
         let known = self.backlog.stuck.filter(|(at, _)| Some(*at) == moved);
         self.backlog.stuck = moved.map(|moved| known.unwrap_or((moved, now)));
@@ -163,12 +162,12 @@ impl Subscriber {
             let status = self.backlog.status.waits_since(&state.device_log);
             [alerts, status].into_iter().flatten().min()
         });
-        since.is_some_and(|since| now.since(since) > EVENT_PATIENCE)
+        since.is_some_and(|since| now.saturating_duration_since(since) > EVENT_PATIENCE)
     }
 
     /// Sends the next part of a snapshot of events, or the next event; both may turn out to be
     /// nothing that this connection wants.
-    pub(super) fn pay_event(&mut self, channel: Channel, state: &State, now: UnixMillis) -> bool {
+    pub(super) fn pay_event(&mut self, channel: Channel, state: &State, now: Instant) -> bool {
         let log = log_of(channel, state);
         let keyed = if channel == Channel::Alerts { &self.alerts } else { &self.status };
         let owed = self.backlog.events_mut(channel);
@@ -203,7 +202,7 @@ impl Subscriber {
         event: &CommittedEvent,
         message: impl FnOnce(Format) -> Message,
         state: &State,
-        now: UnixMillis,
+        now: Instant,
     ) {
         let seen = self.backlog.events_mut(channel).pass(event, now);
         let wanted = self.wants(channel, event, state).filter(|subscription| {
@@ -216,7 +215,7 @@ impl Subscriber {
     }
 
     /// Sends of a page as much as the outbox takes.
-    fn pay_page(&mut self, page: Page, state: &State, now: UnixMillis) {
+    fn pay_page(&mut self, page: Page, state: &State, now: Instant) {
         let PageRequest { channel, after, .. } = page.request;
         let owed = self.backlog.events_mut(channel);
         owed.asked = false;
@@ -300,7 +299,7 @@ impl Hub {
         filters: Filters,
         options: &Options,
         since: Option<Seq>,
-        (state, now): (&State, UnixMillis),
+        (state, now): (&State, Instant),
     ) {
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
@@ -350,7 +349,7 @@ impl Hub {
     }
 
     /// Sends what the store has read.
-    pub fn page_read(&mut self, page: Page, state: &State, now: UnixMillis) {
+    pub fn page_read(&mut self, page: Page, state: &State, now: Instant) {
         let session = page.request.session;
         if let Some(subscriber) = self.subscribers.get_mut(&session) {
             subscriber.pay_page(page, state, now);

@@ -1,6 +1,6 @@
 //! Subscribing, unsubscribing, and what a new token changes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use valtronics_protocol::{
     error::ErrorCode,
@@ -8,7 +8,6 @@ use valtronics_protocol::{
     id::DeviceId,
     request::{MessageId, Subscribe, Unsubscribe},
     response::{Failure, Response, SubscribeResponse, UnsubscribeResponse},
-    time::UnixMillis,
 };
 
 use super::{
@@ -91,7 +90,7 @@ impl Hub {
         request: Subscribe,
         id: Option<MessageId>,
         state: &State,
-        now: UnixMillis,
+        now: Instant,
     ) {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;

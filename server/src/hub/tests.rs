@@ -11,6 +11,7 @@ use valtronics_protocol::{
     filter::{self, Channel},
     id::{AlertId, DeviceId, Seq},
     request::{Subscribe, Unsubscribe},
+    time::UnixMillis,
 };
 
 use super::*;
@@ -52,7 +53,7 @@ impl World {
         let limits = HubLimits { subscriptions: 1000, queue_bytes, coalesce: Duration::ZERO };
         let began = crate::clock::instant();
         let log = || {
-            let log = EventLog::restore(Seq(1), Seq(0), Vec::new(), UnixMillis(0));
+            let log = EventLog::restore(Seq(1), Seq(0), Vec::new(), began);
             log.with_capacity(AT_HAND)
         };
         let mut state = State::new("log".into(), log(), log());
@@ -100,7 +101,7 @@ impl World {
     fn subscribe(&mut self, session: u64, channel: Channel, request: &Json) {
         let (filters, options) = filter::parse(channel, request.as_object().unwrap()).unwrap();
         let request = Subscribe { channel, filters, options };
-        let now = self.now();
+        let now = self.instant();
         self.hub.subscribe(SessionId(session), request, None, &self.state, now);
     }
 
@@ -169,7 +170,7 @@ impl World {
 
     fn commit(&mut self, event: CommittedEvent) {
         self.stored.push(event.clone());
-        let now = self.now();
+        let now = self.instant();
         self.state.publish(event, now);
         self.hub.events_published(&self.state, now);
     }
@@ -180,7 +181,7 @@ impl World {
         self.hub.page_asked();
         let after = self.stored.iter().skip(usize::try_from(request.after.0).unwrap());
         let events = Some(after.take(most).cloned().collect());
-        let now = self.now();
+        let now = self.instant();
         self.hub.page_read(Page { request, events }, &self.state, now);
         true
     }
@@ -191,7 +192,7 @@ impl World {
         let mut messages = VecDeque::new();
         let taken = outbox.take(most_bytes, &mut messages, Waker::noop(), self.instant());
         if taken.more {
-            let now = self.now();
+            let now = self.instant();
             self.hub.drained(SessionId(session), &self.state, now);
         }
         let parse =
