@@ -216,7 +216,7 @@ fn parts(
     let open = open.map(|open| (open.key(), open.alert.severity, open.alert.status));
     let (mut alerts, mut ended_alerts) = (Alerts::restore(open.collect()), Vec::new());
     alerts.set_rules(rules.all(), now, &mut ended_alerts);
-    let state = state(restored_log(&restored, now), &restored, config, &alerts, now);
+    let state = state(restored_log(&restored, clock::instant()), &restored, config, &alerts, now);
     Ok(Parts {
         state,
         alerts,
@@ -232,7 +232,7 @@ fn parts(
     })
 }
 
-fn restored_log(restored: &Restored, now: valtronics_protocol::time::UnixMillis) -> State {
+fn restored_log(restored: &Restored, now: std::time::Instant) -> State {
     let oldest = restored.oldest;
     State::new(
         restored.log.clone(),

@@ -257,10 +257,10 @@ impl Engine {
             let (now, instant) = (clock::now(), clock::instant());
             match event {
                 Event::Input(input) => {
-                    self.commands_before(now);
+                    self.commands_before(instant);
                     self.input(input, now, instant);
                 }
-                Event::Command(command) => self.command(command, now),
+                Event::Command(command) => self.command(command, instant),
                 Event::Time => self.time(now, instant),
                 Event::Gone => self.stopping = true,
             }
@@ -293,13 +293,13 @@ impl Engine {
             self.tick_at = instant + TICK;
             self.per_second = std::mem::take(&mut self.counted);
             self.look_around(now);
-            self.hub.end_stuck(&self.state, now);
-            self.hub.tell_lag(now);
-            self.want_system(now);
+            self.hub.end_stuck(&self.state, instant);
+            self.hub.tell_lag(instant);
+            self.want_system(instant);
         }
     }
 
-    fn want_system(&self, now: UnixMillis) {
+    fn want_system(&self, now: Instant) {
         if self.hub.wants_system(now) {
             self.sample.notify_one();
         }
@@ -307,7 +307,7 @@ impl Engine {
 
     /// Handles the commands that are there: what a token no longer allows must not go out because
     /// the readings were looked at first.
-    fn commands_before(&mut self, now: UnixMillis) {
+    fn commands_before(&mut self, now: Instant) {
         for _ in 0..self.commands.len() {
             if let Ok(command) = self.commands.try_recv() {
                 self.command(command, now);
@@ -315,7 +315,7 @@ impl Engine {
         }
     }
 
-    fn command(&mut self, command: Command, now: UnixMillis) {
+    fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Attach { session, outbox, claims } => {
                 self.hub.attach(session, outbox, &claims, &self.state);
@@ -341,8 +341,8 @@ impl Engine {
         match input {
             Input::Batch(batch) => self.batch(batch, now, instant),
             Input::Registered(changes) => self.registered(changes),
-            Input::Committed(committed) => self.committed(committed, now),
-            Input::Page(page) => self.hub.page_read(page, &self.state, now),
+            Input::Committed(committed) => self.committed(committed, instant),
+            Input::Page(page) => self.hub.page_read(page, &self.state, instant),
             Input::Pruned(oldest) => self.state.forget_before(oldest),
             Input::Gateway { sub, name, connected } => {
                 if let Some(gateway) = self.gateways.set(sub, name, connected, now) {
@@ -356,7 +356,7 @@ impl Engine {
                 let devices_online = self.state.devices().iter().filter(online).count() as u64;
                 let messages_per_second = self.per_second;
                 let sample = SystemSample { devices_online, messages_per_second, ..sample };
-                self.hub.publish_system(&sample, now);
+                self.hub.publish_system(&sample, now, instant);
             }
             Input::Limits(limits) => self.hub.set_limits(limits),
             Input::Rules(edit) => self.edit_rules(edit, now),

@@ -15,7 +15,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use valtronics_protocol::{close::CloseCode, time::UnixMillis};
+use valtronics_protocol::close::CloseCode;
 
 use crate::{
     auth::{Claims, Scopes},
@@ -256,7 +256,7 @@ impl Hub {
     }
 
     /// Sends events that have just been published.
-    pub fn events_published(&mut self, state: &State, now: UnixMillis) {
+    pub fn events_published(&mut self, state: &State, now: Instant) {
         let waits = |(session, subscriber): (&SessionId, &Subscriber)| {
             (!subscriber.is_promised()).then_some(*session)
         };
@@ -279,7 +279,7 @@ impl Hub {
     }
 
     /// Ends the connections that do not read their events.
-    pub fn end_stuck(&mut self, state: &State, now: UnixMillis) {
+    pub fn end_stuck(&mut self, state: &State, now: Instant) {
         for subscriber in self.subscribers.values_mut() {
             if subscriber.is_stuck(state, now) {
                 subscriber.outbox.cut(Close {

@@ -4,7 +4,7 @@
 //! moves only by what the store has committed; last values move with each live reading. The engine
 //! owns this state; the hub reads it for snapshots, late subscribers and slow readers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use valtronics_protocol::{
     event::{AlertStatus, DeviceStatusUpdate, Status},
@@ -142,7 +142,7 @@ impl State {
     }
 
     /// Takes over an event that is committed.
-    pub fn publish(&mut self, event: CommittedEvent, now: UnixMillis) {
+    pub fn publish(&mut self, event: CommittedEvent, now: Instant) {
         match &event {
             CommittedEvent::Status(update) => {
                 if let Some(device) = self.device_mut(update.device_id) {

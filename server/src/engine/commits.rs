@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use valtronics_protocol::time::UnixMillis;
-
 use super::Engine;
 use crate::commit::{Commit, Committed};
 
@@ -61,7 +59,7 @@ impl Engine {
     }
 
     /// Publishes what has become durable.
-    pub(super) fn committed(&mut self, committed: Committed, now: UnixMillis) {
+    pub(super) fn committed(&mut self, committed: Committed, now: Instant) {
         for (ticket, permit) in self.committing.take().unwrap_or_default() {
             if let Some(ticket) = ticket {
                 self.queues.committed(&ticket);

@@ -4,14 +4,16 @@
 //! telemetry that was not read in time is a set of changed metrics. [`Hub::pump`] pays as much as
 //! the outbox takes; the session asks again when it has drained.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use foldhash::fast::RandomState;
 use valtronics_protocol::{
     event::{Event, Lagged},
     filter::Channel,
     id::DeviceId,
-    time::UnixMillis,
 };
 
 use super::{
@@ -29,6 +31,9 @@ use crate::{
     state::State,
 };
 
+/// How often a connection is told at most that it lags (WebSocket API, section 5).
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
 /// What is owed to one connection.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -37,7 +42,7 @@ pub(super) struct Backlog {
     pub(super) status: EventsOwed,
     /// How many urgent messages had gone when an event was last seen waiting in the outbox, and
     /// since when that has not changed.
-    pub(super) stuck: Option<(u64, UnixMillis)>,
+    pub(super) stuck: Option<(u64, Instant)>,
     /// The connection is to ask again when it has drained.
     promised: bool,
     /// Devices whose newest values are owed, the longest waiting first.
@@ -45,7 +50,7 @@ pub(super) struct Backlog {
     changed_metrics: HashMap<DeviceId, MetricSet, RandomState>,
     pub(super) merged_telemetry: u64,
     pub(super) merged_system: u64,
-    lag_told_at: Option<UnixMillis>,
+    lag_told_at: Option<Instant>,
 }
 
 impl Backlog {
@@ -105,10 +110,11 @@ impl Subscriber {
         self.backlog.promised
     }
 
-    /// Tells the connection what was merged away, at most once a second.
-    fn tell_lag(&mut self, now: UnixMillis) {
+    /// Tells the connection what was merged away, at most once in [`LAG_EVERY`].
+    fn tell_lag(&mut self, now: Instant) {
         let backlog = &mut self.backlog;
-        let told_lately = backlog.lag_told_at.is_some_and(|at| now.0 - at.0 < 1000);
+        let lately = |at| now.saturating_duration_since(at) < LAG_EVERY;
+        let told_lately = backlog.lag_told_at.is_some_and(lately);
         if told_lately || backlog.merged_telemetry + backlog.merged_system == 0 {
             return;
         }
@@ -128,7 +134,7 @@ impl Subscriber {
         &mut self,
         state: &State,
         projections: &Projections,
-        now: UnixMillis,
+        now: Instant,
         drained: bool,
     ) -> bool {
         let snapshot = self.pay_snapshot(state, projections);
@@ -143,8 +149,11 @@ impl Subscriber {
             return false;
         };
         match walk.next_device(state) {
-            None => drop(self.backlog.telemetry.pop_front()),
-            Some(id) => self.send_last_values(id, state, projections),
+            None => self.backlog.telemetry.pop_front(),
+            Some(id) if walk.is_for(id, &self.telemetry) => {
+                self.send_last_values(id, state, projections);
+            }
+            Some(_) => {}
         }
         true
     }
@@ -187,12 +196,12 @@ impl Subscriber {
 
 impl Hub {
     /// Sends what is owed to a connection, as far as its outbox takes it.
-    pub fn pump(&mut self, session: SessionId, state: &State, now: UnixMillis) {
+    pub fn pump(&mut self, session: SessionId, state: &State, now: Instant) {
         self.pay(session, state, now, false);
     }
 
     /// The same for a connection that has drained its outbox.
-    pub fn drained(&mut self, session: SessionId, state: &State, now: UnixMillis) {
+    pub fn drained(&mut self, session: SessionId, state: &State, now: Instant) {
         if let Some(subscriber) = self.subscribers.get_mut(&session) {
             subscriber.backlog.promised = false;
             subscriber.tell_lag(now);
@@ -201,7 +210,7 @@ impl Hub {
     }
 
     /// Tells those who read too slowly what they missed.
-    pub fn tell_lag(&mut self, now: UnixMillis) {
+    pub fn tell_lag(&mut self, now: Instant) {
         for subscriber in self.subscribers.values_mut() {
             if subscriber.outbox.urgent_bytes() == 0 {
                 subscriber.tell_lag(now);
@@ -209,7 +218,7 @@ impl Hub {
         }
     }
 
-    fn pay(&mut self, session: SessionId, state: &State, now: UnixMillis, drained: bool) {
+    fn pay(&mut self, session: SessionId, state: &State, now: Instant, drained: bool) {
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
         };

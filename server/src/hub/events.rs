@@ -4,14 +4,14 @@
 //! newest events are at hand; older ones come from the store in pages. A page is paid at once and
 //! never kept: what of it the outbox does not take is read again when the connection has drained.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
+use foldhash::fast::RandomState;
 use valtronics_protocol::{
     close::CloseCode,
     filter::{Channel, Filters, Options},
     format::Format,
     id::{AlertId, DeviceId, Seq},
-    time::UnixMillis,
 };
 
 use super::{
@@ -54,34 +54,42 @@ pub(super) struct EventsOwed {
     /// Everything up to here is done; `None` without a subscription.
     position: Option<Seq>,
     walks: Walks,
-    /// Snapshots that ran while events went on: these must not be told again what they saw.
-    walked: Vec<Walk>,
+    /// What snapshots have shown as it will be only after an event that is still owed: of which
+    /// device, and after which event. Those up to there are not told again. At most one for each of
+    /// these events; it is gone once they are told.
+    shown: HashMap<u64, (DeviceId, Seq), RandomState>,
     /// When something of this channel was last sent, or began to be owed.
-    moved_at: UnixMillis,
+    moved_at: Option<Instant>,
     /// A page is asked for: until it comes nothing else follows the position.
     asked: bool,
 }
 
 impl EventsOwed {
     /// Owes what comes from now on.
-    pub(super) fn follow(&mut self, last: Seq, now: UnixMillis) {
+    pub(super) fn follow(&mut self, last: Seq, now: Instant) {
         if self.position.is_none() {
-            (self.position, self.moved_at) = (Some(last), now);
+            (self.position, self.moved_at) = (Some(last), Some(now));
         }
     }
 
     /// Owes the present state, then what comes from now on.
-    pub(super) fn snapshot(&mut self, devices: Option<Vec<DeviceId>>, last: Seq, now: UnixMillis) {
+    pub(super) fn snapshot(&mut self, devices: Option<Vec<DeviceId>>, last: Seq, now: Instant) {
         self.follow(last, now);
         self.walks.owe(devices);
     }
 
-    /// Owes everything after `since`; returns up to where everything was done before.
-    pub(super) fn replay(&mut self, since: Seq, now: UnixMillis) -> Option<Seq> {
+    /// Owes everything after `since` of the devices that are `meant`, whatever was shown of them;
+    /// returns up to where everything was done before.
+    pub(super) fn replay(
+        &mut self,
+        since: Seq,
+        meant: impl Fn(DeviceId) -> bool,
+        now: Instant,
+    ) -> Option<Seq> {
         let before = self.position;
         self.position = Some(before.map_or(since, |position| position.min(since)));
-        self.moved_at = now;
-        self.walked.clear();
+        self.moved_at = Some(now);
+        self.shown.retain(|_, (device, _)| !meant(*device));
         before
     }
 
@@ -100,12 +108,23 @@ impl EventsOwed {
         !self.walks.is_empty() || (behind && !self.asked)
     }
 
-    /// Finishes the walk at the front: events that it has shown are not told again.
-    fn end_walk(&mut self, last: Seq) {
-        if let Some(mut walk) = self.walks.pop_front() {
-            walk.note(u64::MAX, last);
-            self.walked.push(walk);
+    /// Notes what a snapshot has shown.
+    fn show(&mut self, event: &CommittedEvent) {
+        if self.position.is_some_and(|position| event.seq() > position) {
+            let (device, id) = about(event);
+            self.shown.insert(id, (device, event.seq()));
         }
+    }
+
+    /// Moves past an event; returns whether a snapshot has shown what it says.
+    fn pass(&mut self, event: &CommittedEvent, now: Instant) -> bool {
+        (self.position, self.moved_at) = (Some(event.seq()), Some(now));
+        let (_, id) = about(event);
+        let shown = self.shown.get(&id).map(|(_, seq)| *seq);
+        if shown == Some(event.seq()) {
+            self.shown.remove(&id);
+        }
+        shown.is_some_and(|shown| event.seq() <= shown)
     }
 
     /// Returns after which position a page of the store is needed, and counts it as asked for.
@@ -119,11 +138,11 @@ impl EventsOwed {
     }
 
     /// Returns since when the oldest event waits that was not taken.
-    fn waits_since(&self, log: &EventLog) -> Option<UnixMillis> {
+    fn waits_since(&self, log: &EventLog) -> Option<Instant> {
         let position = self.position.filter(|position| *position < log.last())?;
-        let logged_at = log.after(position).map_or(self.moved_at, |logged| logged.logged_at);
+        let logged_at = log.after(position).map(|logged| logged.logged_at);
         // While the store reads nobody waits for the connection.
-        (!self.asked).then(|| logged_at.max(self.moved_at))
+        logged_at.max(self.moved_at).filter(|_| !self.asked)
     }
 }
 
@@ -134,7 +153,7 @@ pub(super) fn log_of(channel: Channel, state: &State) -> &EventLog {
 
 impl Subscriber {
     /// Tells whether an event has waited too long while none moved, in the outbox or behind it.
-    pub(super) fn is_stuck(&mut self, state: &State, now: UnixMillis) -> bool {
+    pub(super) fn is_stuck(&mut self, state: &State, now: Instant) -> bool {
         let moved = self.outbox.moved_before_event();
         let known = self.backlog.stuck.filter(|(at, _)| Some(*at) == moved);
         self.backlog.stuck = moved.map(|moved| known.unwrap_or((moved, now)));
@@ -143,26 +162,19 @@ impl Subscriber {
             let status = self.backlog.status.waits_since(&state.device_log);
             [alerts, status].into_iter().flatten().min()
         });
-        since.is_some_and(|since| now.since(since) > EVENT_PATIENCE)
+        since.is_some_and(|since| now.saturating_duration_since(since) > EVENT_PATIENCE)
     }
 
     /// Sends the next part of a snapshot of events, or the next event; both may turn out to be
     /// nothing that this connection wants.
-    pub(super) fn pay_event(&mut self, channel: Channel, state: &State, now: UnixMillis) -> bool {
+    pub(super) fn pay_event(&mut self, channel: Channel, state: &State, now: Instant) -> bool {
         let log = log_of(channel, state);
+        let keyed = if channel == Channel::Alerts { &self.alerts } else { &self.status };
         let owed = self.backlog.events_mut(channel);
         if let Some(walk) = owed.walks.front_mut() {
-            match next_shown(channel, walk, state) {
-                None => owed.end_walk(log.last()),
-                Some((id, event)) => {
-                    walk.note(id, log.last());
-                    if let Some(event) = event
-                        && let Some(subscription) = self.wants(channel, &event, state)
-                    {
-                        let message = encode(&event, true, self.outbox.format());
-                        self.outbox.push_event(message, subscription.packing);
-                    }
-                }
+            match next_shown(channel, walk, keyed, state) {
+                None => owed.walks.pop_front(),
+                Some(event) => self.show(channel, &event, state),
             }
             return true;
         }
@@ -174,6 +186,15 @@ impl Subscriber {
         true
     }
 
+    /// Sends a part of a snapshot if this connection wants it.
+    fn show(&mut self, channel: Channel, event: &CommittedEvent, state: &State) {
+        if let Some(subscription) = self.wants(channel, event, state) {
+            let message = encode(event, true, self.outbox.format());
+            self.outbox.push_event(message, subscription.packing);
+            self.backlog.events_mut(channel).show(event);
+        }
+    }
+
     /// Moves past an event, and sends it if this connection wants it.
     fn tell(
         &mut self,
@@ -181,17 +202,12 @@ impl Subscriber {
         event: &CommittedEvent,
         message: impl FnOnce(Format) -> Message,
         state: &State,
-        now: UnixMillis,
+        now: Instant,
     ) {
-        let seq = event.seq();
-        let (device, id) = about(event);
-        let owed = self.backlog.events_mut(channel);
-        let seen = owed.walked.iter().any(|walk| walk.has_shown(device, id, seq));
-        owed.walked.retain(|walk| walk.reaches_beyond(seq));
-        (owed.position, owed.moved_at) = (Some(seq), now);
+        let seen = self.backlog.events_mut(channel).pass(event, now);
         let wanted = self.wants(channel, event, state).filter(|subscription| {
             // What a snapshot has shown, or was not asked for, is passed over.
-            !seen && subscription.follows(seq)
+            !seen && subscription.follows(event.seq())
         });
         if let Some(subscription) = wanted {
             self.outbox.push_event(message(self.outbox.format()), subscription.packing);
@@ -199,7 +215,7 @@ impl Subscriber {
     }
 
     /// Sends of a page as much as the outbox takes.
-    fn pay_page(&mut self, page: Page, state: &State, now: UnixMillis) {
+    fn pay_page(&mut self, page: Page, state: &State, now: Instant) {
         let PageRequest { channel, after, .. } = page.request;
         let owed = self.backlog.events_mut(channel);
         owed.asked = false;
@@ -245,28 +261,33 @@ impl Subscriber {
 }
 
 /// Returns the device of an event, and the id by which a snapshot walks past it.
-fn about(event: &CommittedEvent) -> (DeviceId, u64) {
+pub(super) fn about(event: &CommittedEvent) -> (DeviceId, u64) {
     match event {
         CommittedEvent::Status(update) => (update.device_id, update.device_id.0),
         CommittedEvent::Alert(committed) => (committed.alert.device_id, committed.alert.alert_id.0),
     }
 }
 
-/// Moves a walk on; returns how far it has come, and what is to be shown there.
+/// Moves a walk on to the next thing that it is to show.
 fn next_shown(
     channel: Channel,
     walk: &mut Walk,
+    keyed: &Keyed<EventSubscription>,
     state: &State,
-) -> Option<(u64, Option<CommittedEvent>)> {
-    if channel != Channel::Alerts {
-        let id = walk.next_device(state)?;
-        let status = state.device(id).and_then(|device| device.status.clone());
-        return Some((id.0, status.map(CommittedEvent::Status)));
+) -> Option<CommittedEvent> {
+    if channel == Channel::Alerts {
+        let mut open = state.open_alerts.range(AlertId(walk.next)..);
+        let (id, alert) = open.find(|(_, open)| walk.is_for(open.alert.device_id, keyed))?;
+        walk.next = id.0 + 1;
+        return Some(CommittedEvent::Alert(alert.clone()));
     }
-    let (id, alert) = state.open_alerts.range(AlertId(walk.next)..).next()?;
-    walk.next = id.0 + 1;
-    let event = walk.covers(alert.alert.device_id).then(|| CommittedEvent::Alert(alert.clone()));
-    Some((id.0, event))
+    loop {
+        let id = walk.next_device(state)?;
+        let status = state.device(id).and_then(|device| device.status.as_ref());
+        if let Some(status) = status.filter(|_| walk.is_for(id, keyed)) {
+            return Some(CommittedEvent::Status(status.clone()));
+        }
+    }
 }
 
 impl Hub {
@@ -278,7 +299,7 @@ impl Hub {
         filters: Filters,
         options: &Options,
         since: Option<Seq>,
-        (state, now): (&State, UnixMillis),
+        (state, now): (&State, Instant),
     ) {
         let Some(subscriber) = self.subscribers.get_mut(&session) else {
             return;
@@ -290,17 +311,23 @@ impl Hub {
             Channel::Telemetry | Channel::System => unreachable!("these have no events"),
         };
         let last = log_of(channel, state).last();
+        let keys = keys_of(devices.as_deref());
         let owed = subscriber.backlog.events_mut(channel);
+        owed.forget(Some(&keys));
         if let Some(since) = since {
-            let told = owed.replay(since, now);
+            let meant = |device| {
+                let of_all = keys.contains(&None) && !keyed.has(Some(device));
+                of_all || keys.contains(&Some(device))
+            };
+            let told = owed.replay(since, meant, now);
             keyed.values_mut().for_each(|other| told.map_or((), |upto| other.was_told(upto)));
         } else if options.snapshot {
-            owed.snapshot(devices.clone(), last, now);
+            owed.snapshot(devices, last, now);
         } else {
             owed.follow(last, now);
         }
         let filters = Arc::new(filters);
-        for key in keys_of(devices.as_deref()) {
+        for key in keys {
             // What was owed to the subscription that counted so far stays owed.
             let before = key.map_or_else(|| keyed.get(None), |device| keyed.for_device(device));
             let after = since.or(before.map(EventSubscription::after)).unwrap_or(last);
@@ -322,7 +349,7 @@ impl Hub {
     }
 
     /// Sends what the store has read.
-    pub fn page_read(&mut self, page: Page, state: &State, now: UnixMillis) {
+    pub fn page_read(&mut self, page: Page, state: &State, now: Instant) {
         let session = page.request.session;
         if let Some(subscriber) = self.subscribers.get_mut(&session) {
             subscriber.pay_page(page, state, now);

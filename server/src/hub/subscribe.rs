@@ -1,6 +1,6 @@
 //! Subscribing and unsubscribing, and who stands in which index.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use valtronics_protocol::{
     error::ErrorCode,
@@ -8,7 +8,6 @@ use valtronics_protocol::{
     id::DeviceId,
     request::{MessageId, Subscribe, Unsubscribe},
     response::{Failure, Response, SubscribeResponse, UnsubscribeResponse},
-    time::UnixMillis,
 };
 
 use super::{
@@ -47,7 +46,7 @@ impl Hub {
         request: Subscribe,
         id: Option<MessageId>,
         state: &State,
-        now: UnixMillis,
+        now: Instant,
     ) {
         let Some(subscriber) = self.subscribers.get(&session) else {
             return;

@@ -1,12 +1,15 @@
 //! What a connection has subscribed to: keyed by device, or by "all devices".
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use foldhash::fast::RandomState;
 use valtronics_protocol::{
     filter::{Filters, Frequency, SystemMetric},
     id::{DeviceId, Seq},
-    time::UnixMillis,
 };
 
 use super::projection::ProjectionId;
@@ -134,5 +137,5 @@ pub(super) struct SystemSubscription {
     pub(super) metrics: Vec<SystemMetric>,
     pub(super) period: Duration,
     pub(super) packing: Packing,
-    pub(super) due_at: UnixMillis,
+    pub(super) due_at: Instant,
 }

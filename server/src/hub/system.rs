@@ -1,5 +1,7 @@
 //! Channel `system`: the state of the server's host, at each subscriber's own period.
 
+use std::time::Instant;
+
 use valtronics_protocol::{
     event::{Event, SystemMetrics, SystemStatusUpdate},
     filter::{Channel, Filters, Options, SystemMetric},
@@ -37,7 +39,7 @@ impl Hub {
         session: SessionId,
         filters: &Filters,
         options: &Options,
-        now: UnixMillis,
+        now: Instant,
     ) {
         if let Some(subscriber) = self.subscribers.get_mut(&session) {
             subscriber.system = Some(SystemSubscription {
@@ -51,13 +53,13 @@ impl Hub {
 
     /// Tells whether somebody wants system status by now.
     #[must_use]
-    pub fn wants_system(&self, now: UnixMillis) -> bool {
+    pub fn wants_system(&self, now: Instant) -> bool {
         let mut subscriptions = self.subscribers.values().filter_map(|s| s.system.as_ref());
         subscriptions.any(|subscription| subscription.due_at <= now)
     }
 
     /// Sends a sample to those for whom one is due.
-    pub fn publish_system(&mut self, sample: &SystemSample, now: UnixMillis) {
+    pub fn publish_system(&mut self, sample: &SystemSample, timestamp: UnixMillis, now: Instant) {
         let connections = self.subscribers.len();
         for subscriber in self.subscribers.values_mut() {
             let Some(subscription) = &mut subscriber.system else {
@@ -66,13 +68,13 @@ impl Hub {
             if subscription.due_at > now {
                 continue;
             }
-            let next = subscription.due_at.plus(subscription.period);
-            subscription.due_at = if next > now { next } else { now.plus(subscription.period) };
+            let next = subscription.due_at + subscription.period;
+            subscription.due_at = if next > now { next } else { now + subscription.period };
             let figures = |metric: &SystemMetric| (*metric, sample.figure(*metric, connections));
             let update = Event::SystemStatusUpdate(SystemStatusUpdate {
                 channel: Channel::System,
                 metrics: SystemMetrics(subscription.metrics.iter().map(figures).collect()),
-                timestamp: now,
+                timestamp,
             });
             if subscriber.outbox.push_system(&update, subscription.packing) {
                 subscriber.backlog.merged_system += 1;

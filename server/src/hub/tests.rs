@@ -5,22 +5,29 @@ use std::{collections::VecDeque, task::Waker};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use valtronics_protocol::{
-    event::{DeviceStatusUpdate, Status, StatusMetadata},
+    event::{
+        Alert, AlertMetadata, AlertStatus, DeviceStatusUpdate, Severity, Status, StatusMetadata,
+    },
     filter::{self, Channel},
-    id::{DeviceId, Seq},
+    id::{AlertId, DeviceId, Seq},
     request::{Subscribe, Unsubscribe},
+    time::UnixMillis,
 };
 
 use super::*;
 use crate::{
     auth::DeviceGrant,
-    commit::{CommittedEvent, RegisteredDevice, RegisteredMetric, RegistryChange},
+    commit::{
+        CommittedAlert, CommittedEvent, RegisteredDevice, RegisteredMetric, RegistryChange,
+        Severities,
+    },
     message::Outgoing,
     state::EventLog,
 };
 
 mod events;
 mod keys;
+mod overlap;
 mod telemetry;
 
 /// How many events are at hand in these tests.
@@ -32,8 +39,11 @@ const METRICS: u32 = 3;
 struct World {
     hub: Hub,
     state: State,
-    /// Every status change, as the store keeps them.
+    /// Every event of the one channel of a test that has any, as the store keeps them.
     stored: Vec<CommittedEvent>,
+    alerts: u64,
+    /// What events say.
+    detail: Arc<str>,
     outboxes: HashMap<SessionId, Arc<Outbox>>,
     began: Instant,
     /// Milliseconds since.
@@ -45,7 +55,7 @@ impl World {
         let limits = HubLimits { subscriptions: 1000, queue_bytes, coalesce: Duration::ZERO };
         let began = crate::clock::instant();
         let log = || {
-            let log = EventLog::restore(Seq(1), Seq(0), Vec::new(), UnixMillis(0));
+            let log = EventLog::restore(Seq(1), Seq(0), Vec::new(), began);
             log.with_capacity(AT_HAND)
         };
         let mut state = State::new("log".into(), log(), log());
@@ -53,7 +63,16 @@ impl World {
             register(&mut state, DeviceId(id), &format!("d{id}"));
         }
         let (hub, outboxes) = (Hub::new(limits), HashMap::new());
-        Self { hub, state, stored: Vec::new(), outboxes, began, elapsed: 0 }
+        Self {
+            hub,
+            state,
+            stored: Vec::new(),
+            alerts: 0,
+            detail: "so".into(),
+            outboxes,
+            began,
+            elapsed: 0,
+        }
     }
 
     /// Lets a device come into being.
@@ -80,7 +99,7 @@ impl World {
     fn subscribe(&mut self, session: u64, channel: Channel, request: &Json) {
         let (filters, options) = filter::parse(channel, request.as_object().unwrap()).unwrap();
         let request = Subscribe { channel, filters, options };
-        let now = self.now();
+        let now = self.instant();
         self.hub.subscribe(SessionId(session), request, None, &self.state, now);
     }
 
@@ -97,13 +116,59 @@ impl World {
             old_status: Status::Offline,
             new_status,
             timestamp: self.now(),
-            reason: "so".into(),
+            reason: Arc::clone(&self.detail),
             metadata: StatusMetadata { last_seen: None },
             seq: self.state.device_log.last().next(),
             snapshot: false,
         });
+        self.commit(event);
+    }
+
+    fn raise_alert(&mut self, device: DeviceId) {
+        self.alerts += 1;
+        self.change_alert(AlertId(self.alerts), device, AlertStatus::Active);
+    }
+
+    fn change_alert(&mut self, id: AlertId, device: DeviceId, status: AlertStatus) {
+        let alert = Alert {
+            channel: Some(Channel::Alerts),
+            alert_id: id,
+            device_id: device,
+            severity: Severity::Warning,
+            title: "so".into(),
+            message: Arc::clone(&self.detail),
+            timestamp: self.now(),
+            metadata: AlertMetadata::default(),
+            alert_type: "threshold".into(),
+            status,
+            seq: self.state.alert_log.last().next(),
+            snapshot: false,
+        };
+        let had = Severities::default().with(Severity::Warning);
+        let announces = status == AlertStatus::Active;
+        self.commit(CommittedEvent::Alert(CommittedAlert { alert, announces, had }));
+    }
+
+    fn log(&self, channel: Channel) -> &EventLog {
+        super::events::log_of(channel, &self.state)
+    }
+
+    /// The last event of everything that a snapshot is to show.
+    fn open(&self, channel: Channel) -> Vec<CommittedEvent> {
+        match channel {
+            Channel::Alerts => {
+                self.state.open_alerts.values().cloned().map(CommittedEvent::Alert).collect()
+            }
+            _ => {
+                let devices = self.state.devices().iter();
+                devices.filter_map(|d| d.status.clone()).map(CommittedEvent::Status).collect()
+            }
+        }
+    }
+
+    fn commit(&mut self, event: CommittedEvent) {
         self.stored.push(event.clone());
-        let now = self.now();
+        let now = self.instant();
         self.state.publish(event, now);
         self.hub.events_published(&self.state, now);
     }
@@ -114,7 +179,7 @@ impl World {
         self.hub.page_asked();
         let after = self.stored.iter().skip(usize::try_from(request.after.0).unwrap());
         let events = Some(after.take(most).cloned().collect());
-        let now = self.now();
+        let now = self.instant();
         self.hub.page_read(Page { request, events }, &self.state, now);
         true
     }
@@ -125,7 +190,7 @@ impl World {
         let mut messages = VecDeque::new();
         let taken = outbox.take(most_bytes, &mut messages, Waker::noop(), self.instant());
         if taken.more {
-            let now = self.now();
+            let now = self.instant();
             self.hub.drained(SessionId(session), &self.state, now);
         }
         let parse =

@@ -4,9 +4,9 @@
 //! readers are all "send what comes after this position". What is older than the ring is read from
 //! the store, which holds everything from [`EventLog::oldest`] on.
 
-use std::{cell::OnceCell, collections::VecDeque};
+use std::{cell::OnceCell, collections::VecDeque, time::Instant};
 
-use valtronics_protocol::{event::Event, format::Format, id::Seq, time::UnixMillis};
+use valtronics_protocol::{event::Event, format::Format, id::Seq};
 
 use crate::{commit::CommittedEvent, message::to_message, socket::Message};
 
@@ -29,7 +29,7 @@ pub struct LoggedEvent {
     /// The event.
     pub event: CommittedEvent,
     /// When it was committed, or the server started.
-    pub logged_at: UnixMillis,
+    pub logged_at: Instant,
     json: OnceCell<Message>,
     cbor: OnceCell<Message>,
 }
@@ -38,7 +38,7 @@ impl EventLog {
     /// Begins a log of which the store holds everything from `oldest` to `last`, with the newest of
     /// these events at hand.
     #[must_use]
-    pub fn restore(oldest: Seq, last: Seq, events: Vec<CommittedEvent>, now: UnixMillis) -> Self {
+    pub fn restore(oldest: Seq, last: Seq, events: Vec<CommittedEvent>, now: Instant) -> Self {
         let mut log = Self { oldest, last, events: VecDeque::new(), capacity: RING };
         log.last = events.first().map_or(last, |event| Seq(event.seq().0.saturating_sub(1)));
         for event in events {
@@ -48,7 +48,7 @@ impl EventLog {
     }
 
     /// Adds the event that follows the newest one.
-    pub fn append(&mut self, event: CommittedEvent, now: UnixMillis) {
+    pub fn append(&mut self, event: CommittedEvent, now: Instant) {
         assert_eq!(event.seq(), self.last.next(), "the store numbers without holes");
         self.last = event.seq();
         if self.events.len() >= self.capacity {

@@ -39,7 +39,7 @@ pub(crate) async fn ends_although_it_sends(mut client: Client, bytes: &[u8]) -> 
 
 #[tokio::test]
 async fn fragments_without_end_are_silence() {
-    let server = Server::with("[limits]\nsilence = \"2s\"").await;
+    let server = Server::with("[limits]\nping_after = \"1s\"\nsilence = \"2s\"").await;
     let token = server.token("ops", Some("admin uplink"), None).await;
     let all = ["/ws", "/uplink"].map(async |path| {
         let mut client = server.connect(path).await;

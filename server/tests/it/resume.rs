@@ -238,3 +238,61 @@ async fn who_comes_and_goes_gets_every_event_once() {
     // Each seed has a server of its own.
     futures_util::future::join_all((1..=3).map(come_and_go)).await;
 }
+
+/// More open alerts than an outbox takes at once.
+const OPEN: u64 = 400;
+
+#[tokio::test]
+async fn a_snapshot_under_way_takes_nothing_from_since() {
+    let server = Server::start().await;
+    let token = server.token("ops", Some("admin"), None).await;
+    let rule = r#"{"metric": "t", "kind": "threshold", "above": 30.0}"#;
+    assert_eq!(server.http("PUT", "/api/v1/rules/hot", &token, rule).await.0, 200);
+    let mut agent = server.agent("site", None).await;
+    // The first alert is over again at the end.
+    for number in 1..=OPEN + 1 {
+        let (device, value) = if number > OPEN { (1, 20.0) } else { (number, 40.0) };
+        let readings = json!([{"metric": "t", "value": value}]);
+        let device = format!("d{device}");
+        agent
+            .send(
+                json!({"type": "readings", "seq": number, "device": device, "readings": readings}),
+            )
+            .await;
+    }
+    while agent.next().await["seq"] != OPEN + 1 {}
+    let all = everything(&server, &token, "alerts").await;
+    assert_eq!(all.len() as u64, OPEN + 1);
+
+    let of_first = json!({"type": "subscribe", "channel": "alerts", "since": 0, "device_id": 1});
+    let of_all = json!({"type": "subscribe", "channel": "alerts", "since": 0});
+    for (since, told, shown) in [
+        (of_first, vec![&all[0], &all[OPEN as usize]], OPEN - 1),
+        (of_all, all.iter().collect(), 0),
+    ] {
+        let mut client = server.subscriber().await;
+        let first = json!({"type": "subscribe", "channel": "alerts"});
+        client.send(json!({"type": "batch", "messages": [first, since]})).await;
+        assert_eq!(client.next().await["success"], true);
+        let mut snapshot = HashSet::new();
+        let answer = loop {
+            let message = client.next().await;
+            if message["type"] == "subscribe_response" {
+                break message;
+            }
+            snapshot.insert(message["alert_id"].as_u64());
+        };
+        assert_eq!(answer["resumed"], true, "{answer}");
+        let mut events = Vec::new();
+        while events.len() < told.len() || (snapshot.len() as u64) < shown {
+            let message = client.next().await;
+            if message["snapshot"] == true {
+                assert!(shown > 0 && snapshot.insert(message["alert_id"].as_u64()), "{message}");
+            } else {
+                events.push(message);
+            }
+        }
+        assert!(events.iter().eq(told), "{events:?}");
+        client.expect_silence().await;
+    }
+}

@@ -132,7 +132,7 @@ fn what_the_store_does_not_give_ends_the_connection() {
         world.read(0, usize::MAX);
         let request = world.hub.next_page().unwrap();
         world.hub.page_asked();
-        let now = world.now();
+        let now = world.instant();
         world.hub.page_read(Page { request, events }, &world.state, now);
         let (outbox, instant) = (&world.outboxes[&SessionId(0)], world.instant());
         let taken = outbox.take(1, &mut Default::default(), Waker::noop(), instant);
@@ -170,7 +170,7 @@ fn a_position_that_is_no_longer_held_is_not_resumed() {
 fn is_cut_within(world: &mut World, seconds: u64) -> bool {
     for _ in 0..seconds {
         world.elapsed += 1000;
-        let now = world.now();
+        let now = world.instant();
         world.hub.end_stuck(&world.state, now);
     }
     let close = world.outboxes[&SessionId(0)].cut_short(Waker::noop());

@@ -38,8 +38,8 @@ pub(super) fn publish_late(world: &mut World, device: u64, value: i64) {
 /// Lets time pass, as the engine does.
 pub(super) fn pass(world: &mut World, millis: u64) {
     world.elapsed += millis;
-    let (instant, now) = (world.instant(), world.now());
-    world.hub.tick(&world.state, instant);
+    let now = world.instant();
+    world.hub.tick(&world.state, now);
     world.hub.tell_lag(now);
 }
 
@@ -211,7 +211,7 @@ fn a_long_snapshot_does_not_overtake_live_readings() {
     assert!(outbox.take(usize::MAX, &mut Default::default(), Waker::noop(), instant).more);
     // The connection has drained; before the hub hears of it, readings come.
     (1..=3).for_each(|value| publish(&mut world, DEVICES, &[(0, value)]));
-    world.hub.drained(SessionId(0), &world.state, at);
+    world.hub.drained(SessionId(0), &world.state, instant);
     let values = world.read_all(0).into_iter().filter(|message| message["device_id"] == DEVICES);
     let values: Vec<_> = values.map(|it| it["telemetry"]["m0"]["value"].as_i64()).collect();
     assert_eq!(values, [1, 2, 3, 3].map(Some));
@@ -327,4 +327,16 @@ fn subscribing_ten_thousand_times_leaves_nothing() {
     assert!(hub.live.is_empty() && hub.historical.is_empty() && hub.pages.is_empty());
     assert_eq!(hub.deadline(), None, "no period runs");
     assert!(size(&world) < late, "{:#?}", world.hub);
+}
+
+#[test]
+fn the_snapshot_of_all_passes_over_devices_with_a_key_of_their_own() {
+    let mut world = World::new(1 << 20);
+    world.attach(0, DeviceGrant::All);
+    (1..=DEVICES).for_each(|device| publish(&mut world, device, &[(0, 1)]));
+    world.subscribe(0, Channel::Telemetry, &json!({"device_id": 2, "snapshot": false}));
+    world.subscribe(0, Channel::Telemetry, &json!({}));
+    let messages = world.read_all(0);
+    let shown = messages.iter().filter_map(|message| message["device_id"].as_u64());
+    assert_eq!(shown.collect::<Vec<_>>(), [1, 3, 4]);
 }
