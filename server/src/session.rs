@@ -77,6 +77,8 @@ pub struct Session {
     /// Messages on their way from the outbox to the socket.
     outgoing: VecDeque<Outgoing>,
     unflushed: bool,
+    /// More than [`UNREAD_BYTES`] wait: the client is not read on.
+    unread: bool,
     /// When the oldest live readings of this flush came in.
     arrived_at: Option<Instant>,
     /// How many requests were handed to the engine, and how many of them it has answered.
@@ -105,6 +107,7 @@ impl Session {
             sleep,
             outgoing: VecDeque::new(),
             unflushed: false,
+            unread: false,
             arrived_at: None,
             asked: 0,
             answered: 0,
@@ -275,6 +278,10 @@ impl Session {
                     Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
                     Poll::Ready(Ok(())) => self.unflushed = false,
                 }
+                // Who is not read on is heard by what he takes: who reads, however slowly, stays.
+                if self.unread {
+                    self.timing.heard(now);
+                }
                 if let Some(arrived_at) = self.arrived_at.take() {
                     let took = clock::instant().saturating_duration_since(arrived_at);
                     self.socket.watched().figures.latency.observe(took);
@@ -304,8 +311,8 @@ impl Session {
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
         // While requests wait, or answers, the client is not read on: what it may queue here is
         // bounded. Writing goes first, and comes back here when there is room.
-        let unread = self.outbox.urgent_bytes() > UNREAD_BYTES;
-        if self.closing || self.requests.is_waiting() || unread {
+        self.unread = self.outbox.urgent_bytes() > UNREAD_BYTES;
+        if self.closing || self.requests.is_waiting() || self.unread {
             return Ok(false);
         }
         let message = match self.socket.poll_next(cx) {

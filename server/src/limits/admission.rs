@@ -76,6 +76,9 @@ impl Refused {
 /// | an answer with 4429, before it is given | [`Admission::refused_user`] |
 /// | the end of a connection, once for each `open` | [`Admission::close`] |
 ///
+/// The first good token, `open` and `close` are called by [`crate::session::Entry`], which forgets no
+/// `close`.
+///
 /// The answer to a refusal waits as long as the two `refused_` say, with the connection's deadline
 /// for `auth` put off: it has been met.
 #[derive(Debug)]
