@@ -18,6 +18,7 @@ mod connections;
 mod cors;
 mod devices;
 mod error;
+mod extract;
 mod health;
 mod metrics;
 mod rules;

@@ -10,7 +10,7 @@ use valtronics_protocol::{
     id::{AlertId, DeviceId},
 };
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
 use crate::auth::Scope;
 
 /// The most alerts of a page (programs, "HTTP").
@@ -35,10 +35,9 @@ pub(super) struct Alerts {
 pub(super) async fn list(
     State(api): State<Api>,
     user: Authenticated,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    Read(Query(wanted)): Read<Query<Wanted>>,
 ) -> Result<Json<Alerts>, ApiError> {
     let grant = user.need(Scope::AlertsRead)?.devices.clone();
-    let Query(wanted) = wanted.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = wanted.limit.unwrap_or(MOST);
     if !(1..=MOST).contains(&limit) {
         return Err(ApiError::bad_request("limit is from 1 to 1000"));

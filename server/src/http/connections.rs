@@ -5,13 +5,13 @@ use std::{net::IpAddr, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State},
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use valtronics_protocol::time::{UnixMillis, period};
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
 use crate::{
     auth::Scope,
     hub::SessionId,
@@ -96,10 +96,9 @@ fn ten_minutes() -> Duration {
 pub(super) async fn list(
     State(api): State<Api>,
     user: Authenticated,
-    page: Result<Query<Page>, QueryRejection>,
+    Read(Query(page)): Read<Query<Page>>,
 ) -> Result<Json<Connections>, ApiError> {
     user.need(Scope::Admin)?;
-    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = page.limit.unwrap_or(MOST);
     if !(1..=MOST).contains(&limit) {
         return Err(ApiError::bad_request("limit is from 1 to 1000"));
@@ -117,8 +116,8 @@ pub(super) async fn list(
 pub(super) async fn log(
     State(api): State<Api>,
     user: Authenticated,
-    Path(id): Path<String>,
-    body: String,
+    Read(Path(id)): Read<Path<String>>,
+    Read(body): Read<String>,
 ) -> Result<Json<Listed>, ApiError> {
     let admin = user.need(Scope::Admin)?;
     let wanted: Wanted = serde_json::from_str(&body).map_err(|error| match error.is_data() {

@@ -7,7 +7,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, value::Value};
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
 use crate::{
     auth::{DeviceGrant, Scope},
     state::Device,
@@ -46,10 +46,9 @@ pub(super) struct Listed {
 pub(super) async fn list(
     State(api): State<Api>,
     user: Authenticated,
-    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+    Read(Query(page)): Read<Query<Page>>,
 ) -> Result<Json<Devices>, ApiError> {
     let claims = user.need(Scope::DevicesRead)?;
-    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = page.limit.unwrap_or(MOST);
     if !(1..=MOST).contains(&limit) {
         return Err(ApiError::bad_request("limit is from 1 to 1000"));
@@ -86,7 +85,7 @@ fn list_some(devices: &[Device], from: u64, grant: &DeviceGrant) -> (Vec<Listed>
 pub(super) async fn one(
     State(api): State<Api>,
     user: Authenticated,
-    Path(id): Path<String>,
+    Read(Path(id)): Read<Path<String>>,
 ) -> Result<Json<Listed>, ApiError> {
     let grant = user.need(Scope::DevicesRead)?.devices.clone();
     let id = id.parse().map(DeviceId).map_err(|_| ApiError::not_found("device"))?;

@@ -9,7 +9,7 @@ use axum::{
 use tokio::sync::watch;
 use valtronics_protocol::uplink::Ack;
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
 use crate::{
     auth::Scope,
     clock,
@@ -26,10 +26,9 @@ pub(super) async fn post(
     State(api): State<Api>,
     user: Authenticated,
     headers: HeaderMap,
-    body: Result<String, axum::extract::rejection::StringRejection>,
+    Read(body): Read<String>,
 ) -> Result<StatusCode, ApiError> {
     let claims = user.need(Scope::Uplink)?;
-    let body = body.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.contains("senml")) {
         let why = "SenML is not supported by this version yet: send application/json";

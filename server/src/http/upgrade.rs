@@ -19,7 +19,7 @@ use valtronics_protocol::{
     uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
 };
 
-use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError};
+use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError, extract::Read};
 use crate::{
     clock,
     limits::Refused,
@@ -68,7 +68,7 @@ pub(super) async fn all_channels(
 pub(super) async fn one_channel(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
-    Path(channel): Path<String>,
+    Read(Path(channel)): Read<Path<String>>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, ApiError> {
