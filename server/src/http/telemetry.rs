@@ -1,6 +1,6 @@
 //! `POST /api/v1/telemetry`: readings from whatever can speak HTTP.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     extract::State,
@@ -65,6 +65,7 @@ pub(super) async fn post(
         let known = take(&names, content, &parsed.readings, &mut batch);
         debug_assert!(known.is_some());
     }
+    api.gate.monitor.replaced_over_http.fetch_add(batch.replaced, Ordering::Relaxed);
     let bytes = u32::try_from(body.len().max(1)).unwrap_or(u32::MAX);
     let permit = Arc::clone(&api.intake).acquire_many_owned(bytes).await;
     batch.permit = Some(permit.map_err(|_| EngineGone)?);
