@@ -21,6 +21,7 @@ mod error;
 mod extract;
 mod health;
 mod metrics;
+mod page;
 mod rules;
 mod telemetry;
 mod upgrade;

@@ -75,7 +75,9 @@ async fn what_cannot_even_be_read_is_a_problem_too() {
         ("GET", "/api/v1/devices/%ff", b"", 400),
         ("GET", "/api/v1/devices?limit=x", b"", 400),
         ("GET", "/api/v1/alerts?limit=1001", b"", 400),
+        ("GET", "/api/v1/connections?limit=0", b"", 400),
         ("GET", "/api/v1/connections?cursor=x", b"", 400),
+        ("GET", "/api/v1/devices?page=2", b"", 400),
         ("GET", "/ws/%ff", b"", 400),
     ] {
         let headers = format!("Authorization: Bearer {admin}\r\n");
