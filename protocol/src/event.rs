@@ -30,6 +30,11 @@ pub enum Status {
     Warning,
 }
 
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Online, Self::Offline, Self::Warning];
+}
+
 /// How bad an alert is; greater is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +45,11 @@ pub enum Severity {
     Warning,
     /// Needs action.
     Critical,
+}
+
+impl Severity {
+    /// Every severity.
+    pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Critical];
 }
 
 /// Where an alert stands.

@@ -304,11 +304,11 @@ fn read_key(
         }
         "severity" => {
             let known = "severity is info, warning, critical, or an array of these";
-            filters.severity = Some(one_or_more(value, known, typed)?);
+            filters.severity = unless_all(one_or_more(value, known, typed)?, &Severity::ALL);
         }
         "status_types" => {
             let known = "status_types is online, offline, warning, or an array of these";
-            filters.status_types = Some(one_or_more(value, known, typed)?);
+            filters.status_types = unless_all(one_or_more(value, known, typed)?, &Status::ALL);
         }
         "frequency" => filters.frequency = Some(frequency(channel, value)?),
         "since" => match value.as_u64() {
@@ -358,6 +358,11 @@ fn one_or_more<T: PartialEq>(
         }
     }
     Ok(found)
+}
+
+/// Leaves out a list that names all there is: it restricts nothing.
+fn unless_all<T: PartialEq>(named: Vec<T>, all: &[T]) -> Option<Vec<T>> {
+    (!all.iter().all(|one| named.contains(one))).then_some(named)
 }
 
 fn text(json: &Json) -> Option<String> {

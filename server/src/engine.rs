@@ -34,6 +34,7 @@ mod handle;
 mod queues;
 
 pub use apply::{ReadOnly, RuleEdit, Rules};
+pub use gateways::AdmitGateway;
 use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle};
 use queues::Queues;
@@ -115,6 +116,8 @@ pub enum Input {
     Page(Page),
     /// The store has let go of what is older than these positions.
     Pruned(Oldest),
+    /// A gateway wants to connect.
+    AdmitGateway(AdmitGateway),
     /// A gateway has connected, or its connection has ended.
     Gateway {
         /// The subject of its token.
@@ -143,6 +146,14 @@ pub enum Input {
     },
     /// Commit what is left, and end.
     Stop,
+}
+
+/// A subject brings a name, and has as many as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this {kind} is new, and the token's subject has {most} already, the most it may have")]
+pub struct TooManyNames {
+    kind: &'static str,
+    most: usize,
 }
 
 /// A look at what is known, in the engine's turn.
@@ -344,6 +355,7 @@ impl Engine {
             Input::Committed(committed) => self.committed(committed, instant),
             Input::Page(page) => self.hub.page_read(page, &self.state, instant),
             Input::Pruned(oldest) => self.state.forget_before(oldest),
+            Input::AdmitGateway(request) => self.gateways.admit(request, now),
             Input::Gateway { sub, name, connected } => {
                 if let Some(gateway) = self.gateways.set(sub, name, connected, now) {
                     self.gateway_changed(&gateway, connected, now);

@@ -33,6 +33,8 @@ pub struct Batch {
     pub ticket: Option<Ticket>,
     /// Its share of what may be under way; free again when it is durable.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// How many timestamps were replaced.
+    pub replaced: u64,
 }
 
 /// One thing of a batch.
@@ -88,10 +90,17 @@ pub struct OpenQueue {
 /// (WebSocket API, section 5).
 pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
-/// Replaces a timestamp from a clock that is far ahead by the moment of receipt.
-#[must_use]
-pub fn plausible(at: Option<UnixMillis>, received_at: UnixMillis) -> UnixMillis {
-    at.filter(|at| *at <= received_at.plus(MAX_AHEAD)).unwrap_or(received_at)
+impl Batch {
+    /// Replaces a timestamp from a clock that is far ahead by the moment of receipt, and counts that;
+    /// where none was given it is the moment of receipt anyway.
+    pub fn plausible(&mut self, at: Option<UnixMillis>) -> UnixMillis {
+        let at = at.unwrap_or(self.received_at);
+        if at <= self.received_at.plus(MAX_AHEAD) {
+            return at;
+        }
+        self.replaced += 1;
+        self.received_at
+    }
 }
 
 /// Adds a reading to a batch: to the update that began at row `begin`, or, when that one holds the

@@ -69,6 +69,13 @@ pub struct Config {
     /// Metrics of one device.
     #[serde(deserialize_with = "count")]
     pub metrics_per_device: usize,
+    /// Names of queues of one subject, of which the store forgets none: ten for each device, since
+    /// an agent that has lost its data comes with a new one.
+    #[serde(deserialize_with = "count")]
+    pub queues_per_sub: usize,
+    /// Gateways of one subject that are connected, or have just gone: as many as devices.
+    #[serde(deserialize_with = "count")]
+    pub gateways_per_sub: usize,
 }
 
 impl Default for Config {
@@ -90,6 +97,8 @@ impl Default for Config {
             silence: SessionLimits::DEFAULT.silence,
             devices_per_sub: 1000,
             metrics_per_device: 1000,
+            queues_per_sub: 10_000,
+            gateways_per_sub: 1000,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -29,6 +29,8 @@ pub use refusals::Refusals;
 pub struct Monitor {
     /// Who was not let in.
     pub refusals: Refusals,
+    /// Timestamps that came over HTTP, lay far ahead, and were replaced by the time of receipt.
+    pub replaced_over_http: AtomicU64,
     registry: Mutex<Registry>,
 }
 

@@ -25,7 +25,7 @@ use valtronics_protocol::{
 use crate::{
     auth::{Claims, Scope, refused_sub},
     clock,
-    engine::{EngineHandle, Input, OpenRequest, Opened},
+    engine::{EngineHandle, Input, OpenRequest, Opened, TooManyNames},
     ingest::{Batch, OpenQueue, Ticket},
     message::to_message,
     session::{Entry, Gate},
@@ -36,6 +36,7 @@ use crate::{
 
 mod agent;
 mod frames;
+mod names;
 
 use frames::Frames;
 
@@ -164,7 +165,10 @@ impl Uplink {
         let claims = self.verify(&hello.token).await?;
         self.socket.watched().authenticated(&claims.sub);
         self.shared.gate.admission().succeeded(self.address);
-        let mut admitted = self.open(claims, &hello).await?;
+        let mut admitted = match self.open(claims, &hello).await? {
+            Ok(admitted) => admitted,
+            Err(full) => return Err(self.refuse(full).await),
+        };
         let (committed, named) = (admitted.told, admitted.queue.is_some());
         let ours = self.dialect == Dialect::Agent;
         let welcome = Welcome {
@@ -217,15 +221,27 @@ impl Uplink {
         Err(end)
     }
 
-    async fn open(&mut self, claims: Claims, hello: &frames::Hello) -> Result<Admitted, End> {
+    /// Opens what the connection names: its gateway and its numbering.
+    async fn open(
+        &mut self,
+        claims: Claims,
+        hello: &frames::Hello,
+    ) -> Result<Result<Admitted, TooManyNames>, End> {
         let address = self.address;
-        let gateway = hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
+        let (most_queues, most_gateways) = self.shared.gate.admission().names_per_sub();
+        let gateway: Option<Arc<str>> =
+            hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
+        if let Some(name) = &gateway
+            && let Err(full) = self.admit_gateway(&claims.sub, name, most_gateways).await?
+        {
+            return Ok(Err(full));
+        }
         let (_never, taken_over) = watch::channel(false);
         let Some(queue) = &hello.queue else {
             let (queue, accepted) = (None, Ack::default());
             let progress = Arc::new(watch::Sender::new(Ack::default()));
             let told = accepted;
-            return Ok(Admitted {
+            return Ok(Ok(Admitted {
                 address,
                 claims,
                 gateway,
@@ -234,16 +250,17 @@ impl Uplink {
                 told,
                 progress,
                 taken_over,
-            });
+            }));
         };
         let (answer, opened) = oneshot::channel();
         let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
-        let request = Input::OpenQueue(OpenRequest { sub, queue, answer });
+        let request = Input::OpenQueue(OpenRequest { sub, queue, most: most_queues, answer });
         self.shared.engine.send(request).await.map_err(|_| stopping())?;
-        let Opened { queue, accepted, progress, taken_over } =
-            opened.await.map_err(|_| stopping())?;
-        let (queue, told) = (Some(queue), *progress.borrow());
-        Ok(Admitted { address, claims, gateway, queue, accepted, told, progress, taken_over })
+        let opened = opened.await.map_err(|_| stopping())?;
+        Ok(opened.map(|Opened { queue, accepted, progress, taken_over }| {
+            let (queue, told) = (Some(queue), *progress.borrow());
+            Admitted { address, claims, gateway, queue, accepted, told, progress, taken_over }
+        }))
     }
 
     /// Takes in frames and sends acknowledgements until the connection ends.

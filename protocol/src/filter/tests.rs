@@ -24,6 +24,13 @@ fn keys_stand_on_top_below_or_both() {
         Ok(r#"{"device_id":[1],"metrics":["a","b.*"],"frequency":"30s"}"#),
     );
     check(telemetry, r#"{"metrics":"*"}"#, Ok("{}"));
+    check(Channel::Alerts, r#"{"severity":["critical","info","warning","info"]}"#, Ok("{}"));
+    check(Channel::Devices, r#"{"status_types":["online","warning","offline"]}"#, Ok("{}"));
+    check(
+        Channel::Devices,
+        r#"{"status_types":["online","offline","online"]}"#,
+        Ok(r#"{"status_types":["online","offline"]}"#),
+    );
     check(
         Channel::Alerts,
         r#"{"severity":["critical","warning"],"alert_type":"threshold"}"#,

@@ -262,6 +262,6 @@ export class Client extends EventTarget {
 
 /**
  * Opens a client, or shares the one that is open to this URL with this token (the same string or the
- * same function). It closes when everybody who got it has called `close`.
+ * same function). It closes when everybody who got it has called `close`; calling it twice does no harm.
  */
 export function connect(url: string | URL, options: ClientOptions): Client;

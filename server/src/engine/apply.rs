@@ -55,7 +55,7 @@ impl Rules {
 impl Engine {
     /// Takes in what one frame held.
     pub(super) fn batch(&mut self, batch: Batch, now: UnixMillis, instant: Instant) {
-        let Batch { received_at, arrived_at, items, rows, ticket, permit } = batch;
+        let Batch { received_at, arrived_at, items, rows, ticket, permit, .. } = batch;
         let came_in = (received_at, arrived_at);
         if let Some(ticket) = &ticket
             && !self.queues.accept(ticket, &mut self.pending.queues)

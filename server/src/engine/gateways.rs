@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use tokio::sync::oneshot;
 use valtronics_protocol::time::UnixMillis;
 
+use super::TooManyNames;
 use crate::state::Device;
 
 /// After how much silence a gateway counts as offline, where nothing else is said.
@@ -12,7 +14,19 @@ pub(super) const OFFLINE_AFTER: Duration = Duration::from_secs(45);
 /// A gateway: the subject of its token, and its name.
 pub(super) type GatewayKey = (Arc<str>, Arc<str>);
 
-/// The gateways that have ever connected.
+/// A gateway wants to connect.
+pub struct AdmitGateway {
+    /// The subject of its token.
+    pub sub: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many gateways the subject may have.
+    pub most: usize,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<(), TooManyNames>>,
+}
+
+/// The gateways that are connected, and those whose devices are not told yet that they are gone.
 #[derive(Debug, Default)]
 pub(super) struct Gateways(HashMap<GatewayKey, Gateway>);
 
@@ -21,7 +35,6 @@ struct Gateway {
     connections: usize,
     /// Since when it has no connection.
     gone_at: UnixMillis,
-    announced: bool,
 }
 
 impl Gateways {
@@ -30,12 +43,28 @@ impl Gateways {
         let mut gateways = Self::default();
         for device in devices {
             if let Some(name) = &device.registered.gateway {
-                let key = (Arc::clone(&device.registered.sub), Arc::clone(name));
-                let gateway = Gateway { connections: 0, gone_at: now, announced: false };
-                gateways.0.entry(key).or_insert(gateway);
+                gateways.find((Arc::clone(&device.registered.sub), Arc::clone(name)), now);
             }
         }
         gateways
+    }
+
+    /// Takes in a gateway that will connect at once; a new one only where the subject may have one
+    /// more.
+    pub(super) fn admit(&mut self, request: AdmitGateway, now: UnixMillis) {
+        let AdmitGateway { sub, name, most, answer } = request;
+        let count = || self.0.keys().filter(|(of, _)| *of == sub).count();
+        let key = (Arc::clone(&sub), name);
+        let room = self.0.contains_key(&key) || count() < most;
+        if room {
+            self.find(key, now);
+        }
+        // Whoever asked may have gone.
+        let _ = answer.send(room.then_some(()).ok_or(TooManyNames { kind: "gateway", most }));
+    }
+
+    fn find(&mut self, key: GatewayKey, now: UnixMillis) -> &mut Gateway {
+        self.0.entry(key).or_insert(Gateway { connections: 0, gone_at: now })
     }
 
     /// Notes a connection more or less; returns the gateway if that was the first one or the last.
@@ -47,14 +76,9 @@ impl Gateways {
         now: UnixMillis,
     ) -> Option<GatewayKey> {
         let key = (sub, name);
-        let gateway = self.0.entry(key.clone()).or_insert(Gateway {
-            connections: 0,
-            gone_at: now,
-            announced: false,
-        });
+        let gateway = self.find(key.clone(), now);
         if connected {
             gateway.connections += 1;
-            gateway.announced = false;
             return (gateway.connections == 1).then_some(key);
         }
         gateway.connections = gateway.connections.saturating_sub(1);
@@ -62,20 +86,42 @@ impl Gateways {
         (gateway.connections == 0).then_some(key)
     }
 
-    /// Returns the gateways that count as offline from now on.
+    /// Takes out the gateways that count as offline from now on.
     pub(super) fn newly_gone(
         &mut self,
         offline_after: impl Fn(&GatewayKey) -> Duration,
         now: UnixMillis,
     ) -> Vec<GatewayKey> {
-        let mut gone = Vec::new();
-        for (key, gateway) in &mut self.0 {
-            let waits = gateway.connections == 0 && !gateway.announced;
-            if waits && now.since(gateway.gone_at) >= offline_after(key) {
-                gateway.announced = true;
-                gone.push(key.clone());
-            }
-        }
-        gone
+        let gone = self.0.extract_if(|key, gateway| {
+            gateway.connections == 0 && now.since(gateway.gone_at) >= offline_after(key)
+        });
+        gone.map(|(key, _)| key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_is_gone_makes_room() {
+        let (mut gateways, sub) = (Gateways::default(), Arc::<str>::from("site"));
+        let admitted = |gateways: &mut Gateways, name: &str, now| {
+            let (answer, mut answered) = oneshot::channel();
+            let (sub, name) = (Arc::clone(&sub), name.into());
+            gateways.admit(AdmitGateway { sub, name, most: 1, answer }, now);
+            answered.try_recv().unwrap().is_ok()
+        };
+        let now = UnixMillis::default();
+        assert!(admitted(&mut gateways, "one", now) && admitted(&mut gateways, "one", now));
+        assert!(gateways.set("site".into(), "one".into(), true, now).is_some());
+        let later = now.plus(OFFLINE_AFTER);
+        assert!(gateways.newly_gone(|_| OFFLINE_AFTER, later).is_empty());
+        assert!(!admitted(&mut gateways, "two", later));
+        gateways.set("site".into(), "one".into(), false, later);
+        assert!(!admitted(&mut gateways, "two", later));
+        let gone = gateways.newly_gone(|_| OFFLINE_AFTER, later.plus(OFFLINE_AFTER));
+        assert_eq!(gone, [("site".into(), "one".into())]);
+        assert!(admitted(&mut gateways, "two", later));
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{oneshot, watch};
 use valtronics_protocol::uplink::Ack;
 
+use super::TooManyNames;
 use crate::{
     commit::{Lane, QueueKey},
     ingest::{OpenQueue, Ticket},
@@ -16,8 +17,10 @@ pub struct OpenRequest {
     pub sub: Arc<str>,
     /// The numbering's name.
     pub queue: Arc<str>,
+    /// How many names the subject may have.
+    pub most: usize,
     /// Where the answer goes.
-    pub answer: oneshot::Sender<Opened>,
+    pub answer: oneshot::Sender<Result<Opened, TooManyNames>>,
 }
 
 /// A numbering as a connection finds it.
@@ -32,7 +35,8 @@ pub struct Opened {
     pub taken_over: watch::Receiver<bool>,
 }
 
-/// Every numbering that was ever used.
+/// Every numbering that was ever used. The store holds none that is not here, so what limits these
+/// limits those.
 #[derive(Debug, Default)]
 pub(super) struct Queues(HashMap<(Arc<str>, Arc<str>), Queue>);
 
@@ -42,6 +46,14 @@ struct Queue {
     progress: Arc<watch::Sender<Ack>>,
     epoch: u64,
     holder: Option<watch::Sender<bool>>,
+}
+
+impl Queue {
+    /// Tells whether something would be lost with it: numbers, or a connection's hold.
+    fn is_used(&self) -> bool {
+        let held = self.holder.as_ref().is_some_and(|holder| !holder.is_closed());
+        held || self.accepted != Ack::default()
+    }
 }
 
 impl Queues {
@@ -58,10 +70,16 @@ impl Queues {
         queues
     }
 
-    /// Gives a numbering to a connection, and takes it from the one that had it.
+    /// Gives a numbering to a connection, and takes it from the one that had it; a new one only
+    /// where the subject may have one more.
     pub(super) fn open(&mut self, request: OpenRequest) {
-        let OpenRequest { sub, queue: name, answer } = request;
-        let queue = self.0.entry((Arc::clone(&sub), Arc::clone(&name))).or_default();
+        let OpenRequest { sub, queue: name, most, answer } = request;
+        let of = (Arc::clone(&sub), Arc::clone(&name));
+        if !self.0.contains_key(&of) && !self.has_room(&sub, most) {
+            let _ = answer.send(Err(TooManyNames { kind: "queue", most }));
+            return;
+        }
+        let queue = self.0.entry(of).or_default();
         queue.epoch += 1;
         let (holder, taken_over) = watch::channel(false);
         if let Some(before) = queue.holder.replace(holder) {
@@ -69,12 +87,22 @@ impl Queues {
         }
         let key = QueueKey { sub, queue: name, lane: Lane::Readings };
         // A connection that has gone meanwhile holds the numbering until the next one comes.
-        let _ = answer.send(Opened {
+        let _ = answer.send(Ok(Opened {
             queue: OpenQueue { key, epoch: queue.epoch },
             accepted: queue.accepted,
             progress: Arc::clone(&queue.progress),
             taken_over,
-        });
+        }));
+    }
+
+    /// Tells whether a subject may have one more; where it seems not, those in which nothing was ever
+    /// numbered are forgotten first.
+    fn has_room(&mut self, sub: &Arc<str>, most: usize) -> bool {
+        let count = |queues: &Self| queues.0.keys().filter(|(of, _)| of == sub).count();
+        if count(self) >= most {
+            self.0.retain(|(of, _), queue| of != sub || queue.is_used());
+        }
+        count(self) < most
     }
 
     /// Takes in the numbers of a batch; false when another connection holds the numbering by now.

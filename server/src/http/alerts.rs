@@ -10,11 +10,8 @@ use valtronics_protocol::{
     id::{AlertId, DeviceId},
 };
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read, page::Limit};
 use crate::auth::Scope;
-
-/// The most alerts of a page (programs, "HTTP").
-const MOST: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +19,8 @@ pub(super) struct Wanted {
     status: Option<AlertStatus>,
     severity: Option<Severity>,
     device_id: Option<u64>,
-    limit: Option<usize>,
+    #[serde(default)]
+    limit: Limit,
     cursor: Option<u64>,
 }
 
@@ -35,14 +33,9 @@ pub(super) struct Alerts {
 pub(super) async fn list(
     State(api): State<Api>,
     user: Authenticated,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    Read(Query(wanted)): Read<Query<Wanted>>,
 ) -> Result<Json<Alerts>, ApiError> {
     let grant = user.need(Scope::AlertsRead)?.devices.clone();
-    let Query(wanted) = wanted.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let limit = wanted.limit.unwrap_or(MOST);
-    if !(1..=MOST).contains(&limit) {
-        return Err(ApiError::bad_request("limit is from 1 to 1000"));
-    }
     if wanted.status == Some(AlertStatus::Resolved) {
         let why = "resolved alerts are not listed by this version yet";
         return Err(ApiError::new(axum::http::StatusCode::NOT_IMPLEMENTED, why));
@@ -58,7 +51,7 @@ pub(super) async fn list(
                 && wanted.device_id.is_none_or(|id| alert.device_id == DeviceId(id))
         };
         let mut alerts = alerts.filter(shown);
-        let page: Vec<Alert> = alerts.by_ref().take(limit).cloned().collect();
+        let page: Vec<Alert> = alerts.by_ref().take(wanted.limit.0).cloned().collect();
         let next = alerts.next().map(|alert| alert.alert_id.to_string());
         (page, next)
     });

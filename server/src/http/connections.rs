@@ -5,32 +5,29 @@ use std::{net::IpAddr, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State},
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use valtronics_protocol::time::{UnixMillis, period};
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{
+    Api,
+    auth::Authenticated,
+    error::ApiError,
+    extract::Read,
+    page::{Limit, Page},
+};
 use crate::{
     auth::Scope,
     hub::SessionId,
     monitor::{Connection, Sum},
 };
 
-/// The most connections of a page (programs, "HTTP").
-const MOST: usize = 1000;
 /// The shortest and the longest time of a raised log level: shorter shows nothing, and what is
 /// forgotten fills the disk for a day at most.
 const LOG_FOR: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(86_400);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    limit: Option<usize>,
-    cursor: Option<u64>,
-}
 
 #[derive(Serialize)]
 pub(super) struct Connections {
@@ -96,17 +93,12 @@ fn ten_minutes() -> Duration {
 pub(super) async fn list(
     State(api): State<Api>,
     user: Authenticated,
-    page: Result<Query<Page>, QueryRejection>,
+    Read(Query(Page { limit: Limit(limit), cursor })): Read<Query<Page>>,
 ) -> Result<Json<Connections>, ApiError> {
     user.need(Scope::Admin)?;
-    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let limit = page.limit.unwrap_or(MOST);
-    if !(1..=MOST).contains(&limit) {
-        return Err(ApiError::bad_request("limit is from 1 to 1000"));
-    }
     let monitor = &api.gate.monitor;
     let stats = Stats::new(&monitor.sums().subscribers);
-    let from = SessionId(page.cursor.unwrap_or_default());
+    let from = SessionId(cursor.unwrap_or_default());
     let mut found = monitor.subscribers(from, limit + 1);
     let next = found.get(limit).map(|connection| connection.id.0.to_string());
     found.truncate(limit);
@@ -117,8 +109,8 @@ pub(super) async fn list(
 pub(super) async fn log(
     State(api): State<Api>,
     user: Authenticated,
-    Path(id): Path<String>,
-    body: String,
+    Read(Path(id)): Read<Path<String>>,
+    Read(body): Read<String>,
 ) -> Result<Json<Listed>, ApiError> {
     let admin = user.need(Scope::Admin)?;
     let wanted: Wanted = serde_json::from_str(&body).map_err(|error| match error.is_data() {

@@ -4,10 +4,16 @@ use axum::{
     Json,
     extract::{Path, Query, State},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, value::Value};
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{
+    Api,
+    auth::Authenticated,
+    error::ApiError,
+    extract::Read,
+    page::{Limit, Page},
+};
 use crate::{
     auth::{DeviceGrant, Scope},
     state::Device,
@@ -15,15 +21,6 @@ use crate::{
 
 /// How many devices one turn of the engine lists: more would stop the fan-out for long.
 const A_TURN: usize = 256;
-/// The most devices of a page (programs, "HTTP").
-const MOST: usize = 1000;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    limit: Option<usize>,
-    cursor: Option<u64>,
-}
 
 #[derive(Serialize)]
 pub(super) struct Devices {
@@ -46,15 +43,10 @@ pub(super) struct Listed {
 pub(super) async fn list(
     State(api): State<Api>,
     user: Authenticated,
-    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+    Read(Query(Page { limit: Limit(limit), cursor })): Read<Query<Page>>,
 ) -> Result<Json<Devices>, ApiError> {
     let claims = user.need(Scope::DevicesRead)?;
-    let Query(page) = page.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let limit = page.limit.unwrap_or(MOST);
-    if !(1..=MOST).contains(&limit) {
-        return Err(ApiError::bad_request("limit is from 1 to 1000"));
-    }
-    let mut from = page.cursor.unwrap_or(1).max(1);
+    let mut from = cursor.unwrap_or(1).max(1);
     let (mut devices, mut next) = (Vec::new(), None);
     loop {
         let grant = claims.devices.clone();
@@ -86,7 +78,7 @@ fn list_some(devices: &[Device], from: u64, grant: &DeviceGrant) -> (Vec<Listed>
 pub(super) async fn one(
     State(api): State<Api>,
     user: Authenticated,
-    Path(id): Path<String>,
+    Read(Path(id)): Read<Path<String>>,
 ) -> Result<Json<Listed>, ApiError> {
     let grant = user.need(Scope::DevicesRead)?.devices.clone();
     let id = id.parse().map(DeviceId).map_err(|_| ApiError::not_found("device"))?;

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     fmt::{Display, Write as _},
+    sync::atomic::Ordering,
 };
 
 use axum::{
@@ -66,6 +67,11 @@ fn render(monitor: &Monitor, commits: u64) -> String {
     ] {
         text.single(name, "counter", help, counter.get());
     }
+    let name = "timestamps_replaced_total";
+    text.family(name, "counter", "Timestamps that lay far ahead of the server's clock.");
+    text.sample(name, &[("endpoint", "uplink")], uplinks.figures.replaced.get());
+    let over_http = monitor.replaced_over_http.load(Ordering::Relaxed);
+    text.sample(name, &[("endpoint", "http")], over_http);
     text.single("commits_total", "counter", "Commits that have succeeded.", commits);
     let help = "From a frame's arrival to its readings' way into a subscriber's socket.";
     text.histogram("delivery_latency_seconds", help, &subscribers.figures.latency);

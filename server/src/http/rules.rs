@@ -13,7 +13,7 @@ use axum::{
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
 use crate::{
     auth::Scope,
     domain::rule::Rule,
@@ -38,7 +38,7 @@ pub(super) async fn list(
 pub(super) async fn one(
     State(api): State<Api>,
     user: Authenticated,
-    Path(name): Path<String>,
+    Read(Path(name)): Read<Path<String>>,
 ) -> Result<Json<Rule>, ApiError> {
     user.need(Scope::AlertsRead)?;
     let find = move |_: &crate::state::State, alerts: &crate::domain::alerts::Alerts| {
@@ -50,8 +50,8 @@ pub(super) async fn one(
 pub(super) async fn put(
     State(api): State<Api>,
     user: Authenticated,
-    Path(name): Path<String>,
-    body: String,
+    Read(Path(name)): Read<Path<String>>,
+    Read(body): Read<String>,
 ) -> Result<Json<Rule>, ApiError> {
     may_edit(&user)?;
     let rule = Rule::parse_json(&body, Some(&name))
@@ -65,7 +65,7 @@ pub(super) async fn put(
 pub(super) async fn delete(
     State(api): State<Api>,
     user: Authenticated,
-    Path(name): Path<String>,
+    Read(Path(name)): Read<Path<String>>,
 ) -> Result<StatusCode, ApiError> {
     may_edit(&user)?;
     let (answer, answered) = oneshot::channel();

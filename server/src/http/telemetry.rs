@@ -1,6 +1,6 @@
 //! `POST /api/v1/telemetry`: readings from whatever can speak HTTP.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     extract::State,
@@ -9,7 +9,7 @@ use axum::{
 use tokio::sync::watch;
 use valtronics_protocol::uplink::Ack;
 
-use super::{Api, auth::Authenticated, error::ApiError};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
 use crate::{
     auth::Scope,
     clock,
@@ -26,10 +26,9 @@ pub(super) async fn post(
     State(api): State<Api>,
     user: Authenticated,
     headers: HeaderMap,
-    body: Result<String, axum::extract::rejection::StringRejection>,
+    Read(body): Read<String>,
 ) -> Result<StatusCode, ApiError> {
     let claims = user.need(Scope::Uplink)?;
-    let body = body.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.contains("senml")) {
         let why = "SenML is not supported by this version yet: send application/json";
@@ -70,6 +69,7 @@ pub(super) async fn post(
         let known = take(&names, content, &parsed.readings, &mut batch);
         debug_assert!(known.is_some());
     }
+    api.gate.monitor.replaced_over_http.fetch_add(batch.replaced, Ordering::Relaxed);
     let bytes = u32::try_from(body.len().max(1)).unwrap_or(u32::MAX);
     let permit = Arc::clone(&api.intake).acquire_many_owned(bytes).await;
     batch.permit = Some(permit.map_err(|_| EngineGone)?);

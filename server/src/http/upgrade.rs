@@ -19,7 +19,7 @@ use valtronics_protocol::{
     uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
 };
 
-use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError};
+use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError, extract::Read};
 use crate::{
     clock,
     limits::Refused,
@@ -68,7 +68,7 @@ pub(super) async fn all_channels(
 pub(super) async fn one_channel(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
-    Path(channel): Path<String>,
+    Read(Path(channel)): Read<Path<String>>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -89,10 +89,14 @@ fn read_query(channel: Channel, query: &str) -> Result<Map<String, Json>, ApiErr
         let mut read = Vec::new();
         for value in values.split(',') {
             let value = decode(value)?;
+            if value.is_empty() {
+                return Err(ApiError::bad_request(format!("{key} has an empty value")));
+            }
             read.push(match &*key {
-                // Whole numbers are written as such; the rest the filter refuses.
+                // Whole numbers are written as such, without a sign; the rest the filter refuses.
                 "device_id" | "since" => {
-                    value.parse::<u64>().map_or_else(|_| Json::from(&*value), Json::from)
+                    let number = value.parse::<u64>().ok().filter(|_| !value.starts_with('+'));
+                    number.map_or_else(|| Json::from(&*value), Json::from)
                 }
                 "snapshot" | "historical" | "batch" => {
                     value.parse::<bool>().map_or_else(|_| Json::from(&*value), Json::from)

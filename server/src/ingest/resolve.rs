@@ -6,7 +6,7 @@ use super::{
     Batch, Item, StatusReport,
     json::{Content, Reading},
     names::Names,
-    plausible, push_row,
+    push_row,
 };
 use crate::{commit::Row, store_task::Wanted};
 
@@ -22,26 +22,25 @@ pub fn take(
         Content::Auth { .. } => {}
         Content::Readings { device, readings: range, historical } => {
             let known = names.device(device)?;
-            let (items, begin) = (batch.items.len(), batch.rows.len());
+            let (items, begin, replaced) = (batch.items.len(), batch.rows.len(), batch.replaced);
             for reading in readings.get(range.clone()).unwrap_or_default() {
                 let Some(metric) = known.metric(&reading.metric, reading.unit.as_deref()) else {
                     batch.items.truncate(items);
                     batch.rows.truncate(begin);
+                    batch.replaced = replaced;
                     return None;
                 };
-                let at = plausible(reading.at, batch.received_at);
+                let at = batch.plausible(reading.at);
                 let row = Row { device: known.id, metric, at, value: reading.value.clone() };
                 push_row(batch, begin, row, *historical);
             }
         }
         Content::Status { device, status, reason, at } => {
             let reason = reason.as_deref().unwrap_or("Reported by the device");
-            batch.items.push(Item::Status(StatusReport {
-                device: names.device(device)?.id,
-                status: *status,
-                reason: reason.into(),
-                at: plausible(*at, batch.received_at),
-            }));
+            let device = names.device(device)?.id;
+            let at = batch.plausible(*at);
+            let report = StatusReport { device, status: *status, reason: reason.into(), at };
+            batch.items.push(Item::Status(report));
         }
     }
     Some(())

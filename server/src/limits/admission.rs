@@ -151,6 +151,12 @@ impl Admission {
         self.config = config;
     }
 
+    /// Returns how many names of queues and of gateways a subject may have.
+    #[must_use]
+    pub fn names_per_sub(&self) -> (usize, usize) {
+        (self.config.queues_per_sub, self.config.gateways_per_sub)
+    }
+
     /// Tells whether an address may come to subscribe.
     ///
     /// # Errors

@@ -101,6 +101,8 @@ pub struct Figures {
     pub readings: Counter,
     /// Readings and messages of agents whose number was known already.
     pub duplicates: Counter,
+    /// Timestamps of agents that lay far ahead, and were replaced by the time of receipt.
+    pub replaced: Counter,
     /// Messages of agents that were refused.
     pub refused: Counter,
 }
@@ -132,6 +134,7 @@ impl Figures {
         self.latency.absorb(&other.latency);
         self.readings.add(other.readings.get());
         self.duplicates.add(other.duplicates.get());
+        self.replaced.add(other.replaced.get());
         self.refused.add(other.refused.get());
     }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock,
     commit::{MetricIndex, Row},
-    ingest::{Item, StatusReport, plausible, push_row, resolve::merge},
+    ingest::{Item, StatusReport, push_row, resolve::merge},
     store_task::{RegisterError, Wanted},
 };
 
@@ -74,7 +74,7 @@ impl Decoder {
                 begin = received.batch.rows.len();
             }
             previous = Some((*device, row.timestamp));
-            let at = plausible(Some(row.timestamp), received.batch.received_at);
+            let at = received.batch.plausible(Some(row.timestamp));
             let row = Row { device: *device, metric: *metric, at, value: row.value.clone() };
             push_row(&mut received.batch, begin, row, header.historical);
         }
@@ -147,12 +147,10 @@ impl Frames {
                 };
                 let reason =
                     if is_clean(&event.reason, MAX_SENTENCE_BYTES) { &*event.reason } else { "" };
-                received.batch.items.push(Item::Status(StatusReport {
-                    device,
-                    status: event.status,
-                    reason: reason.into(),
-                    at: plausible(Some(event.timestamp), received.batch.received_at),
-                }));
+                let at = received.batch.plausible(Some(event.timestamp));
+                let (status, reason) = (event.status, reason.into());
+                let report = StatusReport { device, status, reason, at };
+                received.batch.items.push(Item::Status(report));
                 self.reach(Ack { seq: None, event: Some(event.seq) }, &mut received.batch);
             }
         }

@@ -49,6 +49,7 @@ impl Received {
     pub(super) fn count(&self, figures: &Figures) {
         figures.readings.add(self.batch.rows.len() as u64);
         figures.duplicates.add(self.duplicates as u64);
+        figures.replaced.add(self.batch.replaced);
         // Only what is refused is answered at once.
         figures.refused.add(self.answers.len() as u64);
     }

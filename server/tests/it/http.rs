@@ -58,6 +58,39 @@ async fn errors_are_problems_with_the_status_that_fits() {
 }
 
 #[tokio::test]
+async fn what_cannot_even_be_read_is_a_problem_too() {
+    let server = Server::start().await;
+    let admin = server.token("ops", Some("admin"), None).await;
+    let large = "y".repeat(1024 * 1024 + 1).into_bytes();
+    for (method, path, body, expected) in [
+        ("PUT", "/api/v1/rules/x", &b"\xff"[..], 400),
+        ("PUT", "/api/v1/rules/x", &large, 413),
+        ("GET", "/api/v1/rules/%ff", b"", 400),
+        ("PUT", "/api/v1/rules/%ff", b"{}", 400),
+        ("DELETE", "/api/v1/rules/%ff", b"", 400),
+        ("PUT", "/api/v1/connections/1/log", b"\xff", 400),
+        ("PUT", "/api/v1/connections/1/log", &large, 413),
+        ("PUT", "/api/v1/connections/%ff/log", b"{}", 400),
+        ("POST", "/api/v1/telemetry", b"\xff", 400),
+        ("GET", "/api/v1/devices/%ff", b"", 400),
+        ("GET", "/api/v1/devices?limit=x", b"", 400),
+        ("GET", "/api/v1/alerts?limit=1001", b"", 400),
+        ("GET", "/api/v1/connections?limit=0", b"", 400),
+        ("GET", "/api/v1/connections?cursor=x", b"", 400),
+        ("GET", "/api/v1/devices?page=2", b"", 400),
+        ("GET", "/ws/%ff", b"", 400),
+    ] {
+        let headers = format!("Authorization: Bearer {admin}\r\n");
+        let (head, answer) = server.exchange(method, path, &headers, body).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {expected} ")), "{method} {path} {head}");
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains("content-type: application/problem+json"), "{method} {path} {head}");
+        let problem: Json = serde_json::from_str(&answer).unwrap();
+        assert_eq!(problem["status"], expected, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn rules_are_written_read_and_deleted() {
     let server = Server::start().await;
     let admin = server.token("ops", Some("admin"), None).await;

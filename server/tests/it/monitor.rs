@@ -9,6 +9,13 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 
+use valtronics_protocol::{
+    batch,
+    reading::{Reading, TimeSource},
+    time::UnixMillis,
+    uplink::{FrameHeader, SUBPROTOCOL_AGENT},
+    value::Value,
+};
 use valtronics_server::clock;
 
 use crate::server::{Client, DEADLINE, Server};
@@ -182,6 +189,56 @@ async fn what_waits_for_a_slow_reader_and_what_he_misses_is_shown() {
     until(&server, |m| m[r#"valtronics_connections_open{endpoint="ws"}"#] == 0.0).await;
     let metrics = metrics(&server).await;
     assert_eq!((metrics["valtronics_outbox_bytes"], metrics[conflated] >= lagged), (0.0, true));
+}
+
+/// Makes a frame of our agent with one reading of each moment.
+fn frame_of(moments: &[UnixMillis]) -> Message {
+    let reading = |at: &UnixMillis| Reading {
+        device: "b".into(),
+        metric: "t".into(),
+        value: Value::Int(1),
+        unit: None,
+        timestamp: *at,
+        time_source: TimeSource::Device,
+    };
+    let readings: Vec<Reading> = moments.iter().map(reading).collect();
+    let mut frame = Vec::new();
+    FrameHeader { historical: false, first: 1 }.write(&mut frame);
+    batch::Encoder::default().encode(&readings, &mut frame);
+    Message::binary(frame)
+}
+
+#[tokio::test]
+async fn replaced_timestamps_are_counted_whichever_way_they_came() {
+    let server = Server::start().await;
+    let uplink = server.token("site", Some("uplink"), None).await;
+    let now = clock::now();
+    let (soon, far) = (now.plus(Duration::from_secs(30)), now.plus(Duration::from_secs(3600)));
+    let at = |at| json!({"metric": "t", "value": 1, "timestamp": at});
+    let three = json!([at(now), at(soon), at(far)]);
+
+    let body = json!({"device": "h", "readings": three}).to_string();
+    assert_eq!(server.http("POST", "/api/v1/telemetry", &uplink, &body).await.0, 202);
+
+    let mut json = server.agent("site", Some("json")).await;
+    json.readings(1, "a", three).await;
+    let status =
+        json!({"type": "status", "seq": 2, "device": "a", "status": "offline", "timestamp": far});
+    assert_eq!(json.ask(status).await["type"], "ack");
+
+    let mut request = format!("ws://{}/uplink", server.address).into_client_request().unwrap();
+    let protocol = SUBPROTOCOL_AGENT.parse().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocol);
+    let mut agent = server.connect_with(request).await;
+    agent.authenticate(&uplink).await;
+    agent.send_frame(frame_of(&[now, soon, far])).await;
+    assert_eq!(agent.next_of("ack").await["seq"], 3);
+
+    let metrics = metrics(&server).await;
+    let replaced = |endpoint: &str| {
+        metrics[&format!("valtronics_timestamps_replaced_total{{endpoint=\"{endpoint}\"}}")]
+    };
+    assert_eq!((replaced("http"), replaced("uplink")), (1.0, 3.0));
 }
 
 #[tokio::test]

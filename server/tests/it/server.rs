@@ -178,15 +178,16 @@ impl Server {
         method: &str,
         path: &str,
         headers: &str,
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        let body = body.as_ref();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n",
             self.address,
             body.len()
         );
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(&[request.as_bytes(), body].concat()).await.unwrap();
         let mut answer = Vec::new();
         let head_end = loop {
             let mut piece = [0; 4096];

@@ -1,9 +1,11 @@
 //! `/uplink` for agents that others write: numbers, acknowledgements, refusals.
 
 use serde_json::json;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+use valtronics_protocol::uplink::SUBPROTOCOL_AGENT;
+use valtronics_server::clock;
 
-use crate::server::Server;
+use crate::server::{DEADLINE, Server};
 
 #[tokio::test]
 async fn a_numbering_goes_on_where_it_was() {
@@ -112,6 +114,73 @@ async fn a_subject_has_so_many_devices() {
     assert_eq!(agent.next().await, json!({"type": "ack", "seq": 4}));
     assert_eq!(agent.ask(of(5, "a", "x")).await["seq"], 5);
     agent.readings(6, "b", json!([{"metric": "t", "value": 1}])).await;
+}
+
+#[tokio::test]
+async fn a_subject_has_so_many_queues_however_often_the_server_starts() {
+    let mut server = Server::with("[limits]\nqueues_per_sub = 2").await;
+    let token = server.token("site", Some("uplink"), None).await;
+    let auth = |queue: &str| json!({"type": "auth", "token": token, "queue": queue});
+    let value = json!([{"metric": "t", "value": 1}]);
+    for queue in ["one", "two"] {
+        server.agent("site", Some(queue)).await.readings(1, "a", value.clone()).await;
+    }
+    for _ in 0..2 {
+        let mut third = server.connect("/uplink").await;
+        let answer = third.ask(auth("three")).await;
+        assert_eq!(
+            (&answer["success"], &answer["error"]),
+            (&json!(false), &json!("connection_limit"))
+        );
+        assert!(answer["message"].as_str().unwrap().contains("this queue is new"), "{answer}");
+        assert_eq!(answer["retry_after"], 600);
+        let (code, reason) = third.closed().await;
+        assert!(code == 4429 && reason.ends_with("retry_after=600"), "{code} {reason}");
+        assert_eq!(server.connect("/uplink").await.ask(auth("two")).await["last_seq"], 1);
+        server.agent("other", Some("three")).await;
+        server.crash_and_restart().await;
+    }
+}
+
+#[tokio::test]
+async fn a_queue_in_which_nothing_was_numbered_makes_room() {
+    let server = Server::with("[limits]\nqueues_per_sub = 1").await;
+    let token = server.token("site", Some("uplink"), None).await;
+    let mut agent = server.agent("site", Some("held")).await;
+    let auth = json!({"type": "auth", "token": token, "queue": "other"});
+    assert_eq!(server.connect("/uplink").await.ask(auth.clone()).await["success"], false);
+    agent.stream().close(None).await.unwrap();
+    let begun = clock::instant();
+    while server.connect("/uplink").await.ask(auth.clone()).await["success"] == false {
+        assert!(begun.elapsed() < DEADLINE, "the queue makes room");
+    }
+}
+
+#[tokio::test]
+async fn a_subject_has_so_many_gateways() {
+    let server = Server::with("[limits]\ngateways_per_sub = 1").await;
+    let token = server.token("site", Some("uplink"), None).await;
+    let other = server.token("other", Some("uplink"), None).await;
+    let connect = async |token: &str, name: &str| {
+        let mut request = format!("ws://{}/uplink", server.address).into_client_request().unwrap();
+        let protocol = SUBPROTOCOL_AGENT.parse().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", protocol);
+        let mut agent = server.connect_with(request).await;
+        let gateway = json!({"name": name, "version": "1", "boot_id": "", "machine_id": "", "time": clock::now()});
+        let auth = json!({"type": "auth", "token": token, "gateway": gateway});
+        (agent.ask(auth).await, agent)
+    };
+    let (first, _first) = connect(&token, "one").await;
+    let (again, _again) = connect(&token, "one").await;
+    let (others, _others) = connect(&other, "two").await;
+    assert!([first, again, others].iter().all(|answer| answer["success"] == true));
+    let (refused, mut agent) = connect(&token, "two").await;
+    assert_eq!(
+        (&refused["success"], &refused["error"]),
+        (&json!(false), &json!("connection_limit"))
+    );
+    assert!(refused["message"].as_str().unwrap().contains("this gateway is new"), "{refused}");
+    assert_eq!(agent.closed().await.0, 4429);
 }
 
 #[tokio::test]

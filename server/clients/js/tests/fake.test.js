@@ -3,6 +3,7 @@
 import assert from 'node:assert';
 import { test } from 'node:test';
 import { Backoff, Ending } from '../ending.js';
+import { Client, connect } from '../valtronics.js';
 import { Fake } from './fake.js';
 import { open, record, sleep, until } from './watch.js';
 
@@ -296,4 +297,26 @@ test('an error report goes to the server', async (t) => {
   await client.ping();
   const { messages } = fake.frames.at(-1);
   assert.deepStrictEqual(messages[0], { type: 'error_report', error: 'Error: it broke', data: { at: 1 } });
+});
+
+test('who closes a shared client twice takes no share of another', async (t) => {
+  const fake = await Fake.start(t);
+  const [one, two] = [connect(fake.url, { token: 'fake' }), connect(fake.url, { token: 'fake' })];
+  const other = connect(fake.url, { token: 'other' });
+  t.after(() => [one, two, other].forEach((client) => client.close()));
+  await Promise.all([one.ping(), two.ping(), other.ping()]);
+  assert.strictEqual(fake.connects.length, 2);
+  assert.ok(one instanceof Client);
+  one.close();
+  one.close();
+  assert.strictEqual(two.status, 'open');
+  await two.ping();
+  two.close();
+  assert.strictEqual(two.status, 'closed');
+  assert.strictEqual(other.status, 'open');
+  const again = connect(fake.url, { token: 'fake' });
+  t.after(() => again.close());
+  two.close();
+  await again.ping();
+  assert.strictEqual(fake.connects.length, 3);
 });

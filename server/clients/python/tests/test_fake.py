@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from fake import Fake
 from server import example
-from valtronics import ValtronicsError
+from valtronics import Client, ValtronicsError, connect
 from valtronics.ending import Backoff, Ending
 from watch import Watched, asyncio_test, seqs, until
 
@@ -313,3 +313,23 @@ async def test_a_process_ends_although_the_server_does_not_say_goodbye():
 
     async with Fake(script) as fake:
         assert await example(fake.url, "token") == "1\n"
+
+
+@asyncio_test
+async def test_who_closes_a_shared_client_twice_takes_no_share_of_another():
+    async with Fake() as fake:
+        one, two, other = connect(fake.url, "fake"), connect(fake.url, "fake"), connect(fake.url, "other")
+        await asyncio.gather(one.ping(), two.ping(), other.ping())
+        assert len(fake.connects) == 2
+        assert isinstance(one, Client)
+        await one.close()
+        await one.close()
+        assert two.status == "open"
+        await two.ping()
+        await two.close()
+        assert (two.status, other.status) == ("closed", "open")
+        async with connect(fake.url, "fake") as again:
+            await two.close()
+            await again.ping()
+            assert len(fake.connects) == 3
+        await other.close()

@@ -14,14 +14,30 @@ __all__ = ["Client", "Message", "Reason", "Status", "Subscription", "Token", "Va
 
 
 class _Shared(Client):
-    """A client that several share: it closes with the last of them."""
+    """A client that several share."""
 
-    users = 1
+    users = 0
+
+
+class _Share(Client):
+    """One user's hold on a shared client, of which it has all but `close`: given back once, however often
+    it is closed.
+    """
+
+    __slots__ = ("_client", "_held")
+
+    def __init__(self, client: _Shared) -> None:
+        self.__dict__ = client.__dict__
+        self._client, self._held = client, True
+        client.users += 1
 
     async def close(self) -> None:
-        self.users -= 1
-        if self.users == 0:
-            await super().close()
+        if not self._held:
+            return
+        self._held = False
+        self._client.users -= 1
+        if self._client.users == 0:
+            await self._client.close()
 
 
 _pool: dict[tuple[object, str, Token], _Shared] = {}
@@ -34,9 +50,6 @@ def connect(url: str, token: Token, **options: Any) -> Client:
     for key in [key for key, client in _pool.items() if client.status == "closed"]:
         del _pool[key]
     key = (asyncio.get_running_loop(), url, token)
-    client = _pool.get(key)
-    if client is None:
-        client = _pool[key] = _Shared(url, token, **options)
-    else:
-        client.users += 1
-    return client
+    if key not in _pool:
+        _pool[key] = _Shared(url, token, **options)
+    return _Share(_pool[key])
