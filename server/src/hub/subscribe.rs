@@ -30,7 +30,7 @@ impl Hub {
         session: SessionId,
         request: Subscribe,
         state: &State,
-        now: UnixMillis,
+        now: Instant,
     ) {
         let keys = keys_of(request.filters.device_id.as_deref());
         self.subscribe(session, request, None, state, now);
