@@ -4,16 +4,10 @@
 //! of agents that others write in JSON. A frame becomes one batch; it is acknowledged when the
 //! store has committed it. Who sends more than his window is not read on; nobody else notices.
 
-use std::{
-    net::IpAddr,
-    panic::AssertUnwindSafe,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use valtronics_protocol::{
     close::CloseCode,
@@ -34,17 +28,17 @@ use crate::{
     timing::{Due, Timing},
 };
 
+mod acks;
 mod agent;
 mod frames;
 mod names;
 
+use acks::Acks;
 use frames::Frames;
 
 /// How much may be under way for one connection: a second of a fast agent, and no more than that is
 /// lost from sight when the store is slow.
 const WINDOW_BYTES: usize = 1024 * 1024;
-/// How long acknowledgements gather.
-const ACK_EVERY: Duration = Duration::from_millis(100);
 
 /// Which dialect a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +69,13 @@ pub struct Uplink {
     dialect: Dialect,
     shared: Arc<Uplinks>,
     window: Arc<Semaphore>,
+    /// A batch that waits for its share of the window; until it has it, no frame is read.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    batch: Batch,
+    permits: u32,
 }
 
 /// Why a connection ends.
@@ -123,7 +124,7 @@ impl Uplink {
         shared: Arc<Uplinks>,
     ) -> Self {
         let window = Arc::new(Semaphore::new(WINDOW_BYTES));
-        Self { socket, entry, address, dialect, shared, window }
+        Self { socket, entry, address, dialect, shared, window, waiting: None }
     }
 
     /// Serves the connection until it ends.
@@ -280,12 +281,22 @@ impl Uplink {
             if deadline < alarm.deadline() || alarm.is_elapsed() {
                 alarm.as_mut().reset(deadline);
             }
+            let permits = self.waiting.as_ref().map_or(0, |waiting| waiting.permits);
             tokio::select! {
-                message = self.socket.next() => {
+                message = self.socket.next(), if self.waiting.is_none() => {
                     timing.heard(clock::instant());
                     match self.receive(message, &mut frames, &mut timing).await {
                         Ok(ack_again) => acks.due |= ack_again,
                         Err(end) => return end,
+                    }
+                }
+                Ok(permit) = Arc::clone(&self.window).acquire_many_owned(permits),
+                    if self.waiting.is_some() =>
+                {
+                    if let Some(Waiting { batch, .. }) = self.waiting.take()
+                        && let Err(end) = self.take_in(batch, permit).await
+                    {
+                        return end;
                     }
                 }
                 Ok(()) = acks.progress.changed(), if acks.told != frames.admitted.accepted => {
@@ -311,6 +322,10 @@ impl Uplink {
             && let Some(ack) = acks.take(now)
         {
             self.socket.send(to_message(&ServerMessage::Ack(ack), Format::Json)).await?;
+        }
+        // Who is not read on cannot be heard.
+        if self.waiting.is_some() {
+            timing.heard(now);
         }
         let message = match timing.due(now) {
             // No answer to an agent is ever held.
@@ -347,15 +362,22 @@ impl Uplink {
         }
         if !received.batch.items.is_empty() {
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-            let window = Arc::clone(&self.window);
-            let permit = window.acquire_many_owned(permits).await.map_err(|_| stopping())?;
-            let batch = Batch { permit: Some(permit), arrived_at, ..received.batch };
-            self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
+            let batch = Batch { arrived_at, ..received.batch };
+            match Arc::clone(&self.window).try_acquire_many_owned(permits) {
+                Ok(permit) => self.take_in(batch, permit).await?,
+                Err(_) => self.waiting = Some(Waiting { batch, permits }),
+            }
         }
         for answer in received.answers {
             self.socket.send(answer).await?;
         }
         Ok(received.ack_again)
+    }
+
+    /// Hands a batch to the engine with its share of the window.
+    async fn take_in(&self, batch: Batch, permit: OwnedSemaphorePermit) -> Result<(), End> {
+        let batch = Batch { permit: Some(permit), ..batch };
+        self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())
     }
 }
 
@@ -375,35 +397,4 @@ fn ticket(
         reached,
         queue: queue.cloned(),
     })
-}
-
-/// The acknowledgements that one connection is owed.
-struct Acks {
-    progress: watch::Receiver<Ack>,
-    /// What the other side knows to be committed.
-    told: Ack,
-    due: bool,
-    sent_at: Option<Instant>,
-}
-
-impl Acks {
-    /// Owes what was committed since `auth_response` told.
-    fn new(admitted: &Admitted) -> Self {
-        let (progress, told) = (admitted.progress.subscribe(), admitted.told);
-        let due = *progress.borrow() != told;
-        Self { progress, told, due, sent_at: None }
-    }
-
-    /// Returns when the next one is to be sent, if one is owed.
-    fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.due.then(|| self.sent_at.map_or(now, |at| at + ACK_EVERY))
-    }
-
-    /// Takes the numbers that are committed by now, if there are any.
-    fn take(&mut self, now: Instant) -> Option<Ack> {
-        self.due = false;
-        self.sent_at = Some(now);
-        self.told = *self.progress.borrow_and_update();
-        (self.told != Ack::default()).then_some(self.told)
-    }
 }

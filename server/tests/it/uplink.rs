@@ -1,5 +1,7 @@
 //! `/uplink` for agents that others write: numbers, acknowledgements, refusals.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use valtronics_protocol::uplink::SUBPROTOCOL_AGENT;
@@ -181,6 +183,35 @@ async fn a_subject_has_so_many_gateways() {
     );
     assert!(refused["message"].as_str().unwrap().contains("this gateway is new"), "{refused}");
     assert_eq!(agent.closed().await.0, 4429);
+}
+
+#[tokio::test]
+async fn a_takeover_is_noticed_while_the_store_cannot_commit() {
+    let server = Server::start().await;
+    let mut agent = server.agent("site", Some("q")).await;
+    agent.readings(1, "d", json!([{"metric": "t", "value": "known"}])).await;
+    let store =
+        rusqlite::Connection::open(server.folder().join("data").join("valtronics.db")).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Two of these are more than may be under way.
+    let readings = vec![json!({"metric": "t", "value": "x".repeat(1000)}); 700];
+    for seq in 2..4 {
+        agent
+            .send(json!({"type": "readings", "seq": seq, "device": "d", "readings": readings}))
+            .await;
+    }
+    let begun = clock::instant();
+    let has_both = r#"messages_received_total{endpoint="uplink"} 4"#;
+    while !server.raw("GET", "/metrics", "", "").await.1.contains(has_both) {
+        assert!(begun.elapsed() < DEADLINE, "both frames come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut newer = server.agent("site", Some("q")).await;
+    assert_eq!(agent.closed().await.0, 4403);
+    store.execute_batch("ROLLBACK").unwrap();
+    let later = json!([{"metric": "t", "value": "later"}]);
+    newer.send(json!({"type": "readings", "seq": 4, "device": "d", "readings": later})).await;
+    while newer.next_of("ack").await["seq"] != 4 {}
 }
 
 #[tokio::test]
