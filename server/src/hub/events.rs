@@ -283,6 +283,7 @@ fn next_shown(
     }
     loop {
         let id = walk.next_device(state)?;
+        // Of a device whose status never changed there is no `seq`, time or reason to show.
         let status = state.device(id).and_then(|device| device.status.as_ref());
         if let Some(status) = status.filter(|_| walk.is_for(id, keyed)) {
             return Some(CommittedEvent::Status(status.clone()));
