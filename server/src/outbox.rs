@@ -278,12 +278,6 @@ impl Outbox {
         self.lanes().urgent_bytes
     }
 
-    /// Returns how many bytes wait in all.
-    #[must_use]
-    pub fn queued_bytes(&self) -> usize {
-        self.depth().queued_bytes
-    }
-
     /// Returns how deep it is.
     #[must_use]
     pub fn depth(&self) -> Depth {

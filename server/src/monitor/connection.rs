@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_tungstenite::tungstenite::Message;
 use valtronics_protocol::{filter::Channel, time::UnixMillis};
 
 use super::{figures::Figures, head};
@@ -17,6 +16,7 @@ use crate::{
     clock,
     hub::SessionId,
     outbox::{Depth, Outbox},
+    socket::Message,
 };
 
 /// Where the lines of connections go whose log level is raised; its own level is always on.

@@ -1,8 +1,9 @@
 //! What a message is, without what it says: its type and channel.
 
 use serde::Deserialize;
-use tokio_tungstenite::tungstenite::Message;
 use valtronics_protocol::filter::Channel;
+
+use crate::socket::Message;
 
 /// The type and the channel of a message.
 #[derive(Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ fn answers_come_before_later_and_after_earlier_telemetry() {
     push(&outbox, "new", 100, now);
     outbox.push(&"event");
     assert_eq!(take(&outbox, now), ["old", "\"answer\"", "\"event\"", "new"]);
-    assert_eq!(outbox.queued_bytes(), 0);
+    assert_eq!(outbox.depth().queued_bytes, 0);
 }
 
 #[test]

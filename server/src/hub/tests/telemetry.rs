@@ -250,7 +250,7 @@ fn late_readings_that_find_no_room_are_counted() {
     let produced = 10_000;
     (1..=produced).for_each(|value| publish_late(&mut world, 1, value));
     publish(&mut world, 1, &[(0, -1)]);
-    let waiting = world.outboxes[&SessionId(0)].queued_bytes();
+    let waiting = world.outboxes[&SessionId(0)].depth().queued_bytes;
     assert!(waiting < HISTORICAL_BYTES + 1024, "{waiting}");
     let first = world.read(0, 1000);
     assert!(
