@@ -91,7 +91,9 @@ pub async fn run(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, inbox) = mpsc::channel(EVENTS);
-    let (queue, keeping) = keeper::start(Queue::new(&config.queue), inbox);
+    let opened = Queue::open(&config.queue, &config.data_dir.join("queue"))
+        .with_context(|| format!("{}: another agent uses it", config.data_dir.display()))?;
+    let (queue, keeping) = keeper::start(opened, config.queue.sync, inbox);
     let (link, _) = watch::channel(Link::default());
     let stopping = CancellationToken::new();
     let mut keeper = JoinSet::from_iter([keeping]);
@@ -133,6 +135,9 @@ pub async fn run(
     if !sent || left > 0 {
         error!(readings = left, "not everything could be sent before the end");
     }
+    sender.shutdown().await;
+    drop(queue);
+    keeper.join_next().await;
     Ok(())
 }
 

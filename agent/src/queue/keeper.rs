@@ -3,10 +3,15 @@
 //! A connection asks through a [`Handle`]; what is new it sees in a watermark. So the queue has one
 //! owner, and neither a slow source nor a slow connection can hold the other up.
 
+mod task;
+
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Chunk, Counters, Limits, Position, Queue};
 use crate::source::SourceEvent;
+use task::Keeper;
 
 /// How many requests may wait: the uplink, `status` and the stopping program ask one at a time.
 const REQUESTS: usize = 8;
@@ -14,8 +19,9 @@ const REQUESTS: usize = 8;
 enum Request {
     Read(Position, Limits, oneshot::Sender<Chunk>),
     Release(Option<u64>, Option<u64>),
+    Resume(Option<u64>, Option<u64>, oneshot::Sender<Option<Position>>),
     Id(oneshot::Sender<String>),
-    Renew,
+    Renew(oneshot::Sender<()>),
     Counters(oneshot::Sender<Counters>),
     Settle(oneshot::Sender<()>),
 }
@@ -33,20 +39,19 @@ pub struct Handle {
 #[error("the queue is closed")]
 pub struct Closed;
 
-/// Makes the handle and the task, which ends with the last handle.
+/// Makes the handle and the task, which ends with the last handle, when everything is durable;
+/// `sync` is how long readings may wait for that.
 pub fn start(
     queue: Queue,
+    sync: Duration,
     events: mpsc::Receiver<SourceEvent>,
 ) -> (Handle, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(REQUESTS);
-    let (seq, watched_seq) = watch::channel(0);
-    let (urgent, watched_urgent) = watch::channel((0, 0));
-    let keeper = Keeper { queue, events, inbox, seq, urgent };
-    let handle = Handle { requests, seq: watched_seq, urgent: watched_urgent };
-    (handle, async move {
-        keeper.show();
-        keeper.run().await;
-    })
+    let end = queue.end();
+    let (seq, watched_seq) = watch::channel(end.seq);
+    let (urgent, watched_urgent) = watch::channel((end.event, end.device));
+    let keeper = Keeper::new(queue, sync, events, inbox, seq, urgent);
+    (Handle { requests, seq: watched_seq, urgent: watched_urgent }, keeper.run())
 }
 
 impl Handle {
@@ -66,6 +71,19 @@ impl Handle {
         self.tell(Request::Release(seq, event)).await
     }
 
+    /// Lets go of what the server has committed, and returns where a connection goes on; `None`
+    /// where a number was never given, so that the numbering must be another's.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn resume(
+        &self,
+        seq: Option<u64>,
+        event: Option<u64>,
+    ) -> Result<Option<Position>, Closed> {
+        self.ask(|answer| Request::Resume(seq, event, answer)).await
+    }
+
     /// Returns what names the numbering.
     ///
     /// # Errors
@@ -74,12 +92,12 @@ impl Handle {
         self.ask(Request::Id).await
     }
 
-    /// Begins a new numbering under a new id.
+    /// Goes on under a new id, which is durable when this returns, unless the disk is broken.
     ///
     /// # Errors
     /// When the queue is closed.
     pub async fn renew(&self) -> Result<(), Closed> {
-        self.tell(Request::Renew).await
+        self.ask(Request::Renew).await
     }
 
     /// Returns what was counted.
@@ -98,7 +116,7 @@ impl Handle {
         self.ask(Request::Settle).await
     }
 
-    /// Returns the last numbers given.
+    /// Returns the last numbers that wait, or were committed.
     #[must_use]
     pub fn end(&self) -> Position {
         let (event, device) = *self.urgent.borrow();
@@ -137,85 +155,5 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.tell(request(answer)).await?;
         answered.await.map_err(|_| Closed)
-    }
-}
-
-struct Keeper {
-    queue: Queue,
-    events: mpsc::Receiver<SourceEvent>,
-    inbox: mpsc::Receiver<Request>,
-    seq: watch::Sender<u64>,
-    /// A watermark of its own: a connection that waits for its flush is not woken by each reading.
-    urgent: watch::Sender<(u64, usize)>,
-}
-
-enum Input {
-    Event(SourceEvent),
-    Request(Request),
-}
-
-impl Keeper {
-    async fn run(mut self) {
-        while let Some(input) = self.next().await {
-            match input {
-                Input::Event(event) => self.take(event),
-                Input::Request(request) => self.answer(request),
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Option<Input> {
-        tokio::select! {
-            Some(event) = self.events.recv() => Some(Input::Event(event)),
-            request = self.inbox.recv() => request.map(Input::Request),
-        }
-    }
-
-    fn show(&self) {
-        let end = self.queue.end();
-        self.seq.send_if_modified(|seq| std::mem::replace(seq, end.seq) != end.seq);
-        let urgent = (end.event, end.device);
-        self.urgent.send_if_modified(|shown| std::mem::replace(shown, urgent) != urgent);
-    }
-
-    fn take(&mut self, event: SourceEvent) {
-        match event {
-            SourceEvent::Readings { received, readings, receipt } => {
-                self.queue.append(received, readings);
-                if let Some(receipt) = receipt {
-                    // A source that has gone waits for nothing.
-                    let _ = receipt.send(());
-                }
-            }
-            SourceEvent::Status(change) => self.queue.append_event(change),
-            SourceEvent::Device(info) => self.queue.append_device(info),
-        }
-        self.show();
-    }
-
-    /// Who asked may have gone in the meantime: then the answer is for nobody.
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Read(after, limits, answer) => {
-                let _ = answer.send(self.queue.read(after, limits));
-            }
-            Request::Release(seq, event) => self.queue.release(seq, event),
-            Request::Id(answer) => {
-                let _ = answer.send(self.queue.id().into());
-            }
-            Request::Renew => {
-                self.queue.renew();
-                self.show();
-            }
-            Request::Counters(answer) => {
-                let _ = answer.send(self.queue.counters());
-            }
-            Request::Settle(answer) => {
-                while let Ok(event) = self.events.try_recv() {
-                    self.take(event);
-                }
-                let _ = answer.send(());
-            }
-        }
     }
 }

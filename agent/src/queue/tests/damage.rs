@@ -1,0 +1,1 @@
+//! A disk that fails, tears and forgets.
