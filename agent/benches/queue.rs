@@ -14,8 +14,8 @@ use valtronics_protocol::{
 /// 20 devices with 50 metrics each, all read once a second.
 const DEVICES: usize = 20;
 const METRICS: usize = 50;
-/// How many seconds are gathered before the bytes are counted: more than a segment.
-const SECONDS: i64 = 3600;
+/// How many seconds are gathered before the bytes are counted: about a segment.
+const SECONDS: i64 = 900;
 const START: i64 = 1_767_225_600_000;
 
 /// Values as sensors print them: two decimals that wander, by a generator that repeats itself.
@@ -87,9 +87,11 @@ fn queue(criterion: &mut Criterion) {
         append(&mut queue, second, plant.second(second));
         next = second + 1;
     }
-    let bytes: u64 = std::fs::read_dir(folder.path())
-        .expect("it is there")
-        .map(|file| file.and_then(|file| file.metadata()).map_or(0, |metadata| metadata.len()))
+    let files = std::fs::read_dir(folder.path()).expect("it is there").flatten();
+    // A segment is zeros until it is written.
+    let bytes: usize = files
+        .map(|file| std::fs::read(file.path()).unwrap_or_default())
+        .map(|file| file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1))
         .sum();
     let readings = SECONDS * (DEVICES * METRICS) as i64;
     let each = bytes as f64 / readings as f64;

@@ -16,6 +16,7 @@
 mod crc;
 mod limits;
 mod ranges;
+mod numbers;
 mod disk;
 mod segment;
 mod cursor;
@@ -25,6 +26,9 @@ mod recovery;
 mod batch;
 mod reader;
 mod store;
+mod opening;
+mod intake;
+mod pick;
 mod job;
 pub mod keeper;
 
@@ -38,13 +42,12 @@ use valtronics_protocol::{
 };
 
 use crate::{config::size::Size, source::StatusChange};
+use batch::Batch;
 pub use batch::frame_bytes;
-use batch::{Batch, Picked, Picker};
-use cursor::Cursor;
 use disk::Disk;
-use gaps::Tally;
 pub use gaps::{DeviceLoss, Gap, GapReason};
 pub use job::{Done, Job};
+use numbers::Numbers;
 use ranges::Ranges;
 use store::Store;
 
@@ -53,14 +56,6 @@ use store::Store;
 const EVENTS: usize = 4096;
 /// The most devices whose settings are kept for the next connection.
 const DEVICES: usize = 10_000;
-/// How much of what is durable stays in memory, so that a connection that keeps up reads no disk.
-const RECENT: usize = 512 * 1024;
-/// How much may wait for a disk that takes nothing; beyond, the oldest readings are lost.
-const UNSAVED: usize = 8 * 1024 * 1024;
-/// The most bytes that the readings of one batch take in a file: the smallest segment has room for
-/// several.
-const BATCH: usize = 3 * 1024;
-
 /// The section `[queue]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -147,44 +142,6 @@ pub struct Chunk {
     pub events: Vec<StatusEvent>,
     /// The devices' settings.
     pub devices: Vec<DeviceInfo>,
-}
-
-/// Numbers of one lane.
-#[derive(Debug, Clone, Copy)]
-struct Numbers {
-    /// The next to be given.
-    next: u64,
-    /// What is given up to here will not be given again, whatever happens.
-    reserved: u64,
-    /// What is durable.
-    saved: u64,
-    /// What the server has committed.
-    released: u64,
-    /// The last that waited here, or was committed.
-    last: u64,
-}
-
-impl Numbers {
-    fn of(cursor: &Cursor, lane: usize) -> Self {
-        let of = |pair: [u64; 2]| pair.get(lane).copied().unwrap_or(0);
-        let (reserved, released) = (of(cursor.reserved), of(cursor.released));
-        Self {
-            next: reserved + 1,
-            reserved: reserved + store::RESERVE,
-            saved: reserved,
-            released,
-            last: released,
-        }
-    }
-
-    /// Gives the next number; none while too few are reserved.
-    fn give(&mut self) -> Option<u64> {
-        (self.next <= self.reserved).then(|| {
-            self.last = self.next;
-            self.next += 1;
-            self.last
-        })
-    }
 }
 
 /// The queue.
@@ -310,74 +267,6 @@ impl Queue {
         }
     }
 
-    /// Takes readings that were received at one moment, and returns the last number given so far.
-    pub fn append(
-        &mut self,
-        received: UnixMillis,
-        readings: impl IntoIterator<Item = Reading>,
-    ) -> u64 {
-        let (mut part, mut bytes) = (Vec::new(), 0);
-        for reading in readings {
-            let size = frame_bytes(&reading);
-            if bytes > 0 && bytes + size > BATCH {
-                self.append_batch(received, std::mem::take(&mut part));
-                bytes = 0;
-            }
-            bytes += size;
-            part.push(reading);
-        }
-        self.append_batch(received, part);
-        self.numbers.next - 1
-    }
-
-    fn append_batch(&mut self, received: UnixMillis, mut readings: Vec<Reading>) {
-        self.counters.queued += readings.len() as u64;
-        let first = self.numbers.next;
-        let fit = readings.iter().take_while(|_| self.numbers.give().is_some()).count();
-        // A million readings that no disk has taken: there are no numbers left for more.
-        self.counters.evicted += readings.split_off(fit).len() as u64;
-        if readings.is_empty() {
-            return;
-        }
-        let batch = Batch::new(first, received, readings);
-        self.held.push(batch.first, batch.end() - 1);
-        self.recent_bytes += batch.memory;
-        self.unsaved_bytes += batch.memory;
-        self.recent.push_back(Arc::new(batch));
-        self.trim();
-    }
-
-    /// Keeps the memory within its limits.
-    fn trim(&mut self) {
-        while let Some(oldest) = self.recent.front() {
-            let is_saved = oldest.first <= self.numbers.saved;
-            let is_needed = oldest.end() > self.numbers.released + 1;
-            let fits = self.recent_bytes <= if is_saved { RECENT } else { UNSAVED };
-            if is_needed && fits {
-                return;
-            }
-            let Some(batch) = self.recent.pop_front() else { return };
-            self.recent_bytes -= batch.memory;
-            if !is_saved {
-                self.unsaved_bytes = self.unsaved_bytes.saturating_sub(batch.memory);
-                self.lose(&batch);
-            }
-        }
-    }
-
-    /// Counts a batch that no disk has taken, as far as the server has not committed it.
-    fn lose(&mut self, batch: &Batch) {
-        let (first, last) = (batch.first.max(self.numbers.released + 1), batch.end() - 1);
-        if first > last {
-            return;
-        }
-        let mut tally = Tally::default();
-        let skipped = usize::try_from(first - batch.first).unwrap_or(usize::MAX);
-        batch.readings.iter().skip(skipped).for_each(|reading| tally.add(reading));
-        gaps::append(&mut self.lost, tally.gap(first, last, GapReason::Evicted), self.told);
-        self.counters.evicted += self.held.remove(first, last);
-    }
-
     /// Takes a status event.
     pub fn append_event(&mut self, change: StatusChange) {
         let Some(seq) = self.event_numbers.give() else {
@@ -405,62 +294,6 @@ impl Queue {
             Some(known) => *known = info,
             None if room => self.devices.push(info),
             None => {}
-        }
-    }
-
-    /// Returns what follows `after`, or nothing where a [`Job`] must read it first.
-    pub fn read(&mut self, after: Position, limits: Limits) -> Option<Chunk> {
-        let picked = match self.held.after(after.seq) {
-            Some(range) if limits.readings > 0 => {
-                let first = *range.start();
-                let in_memory = self.recent.front().is_some_and(|oldest| oldest.first <= first);
-                in_memory.then(|| self.pick(first, *range.end(), limits))?
-            }
-            Some(_) | None => Picked::default(),
-        };
-        Some(self.chunk(after, picked))
-    }
-
-    fn pick(&self, first: u64, last: u64, limits: Limits) -> Picked {
-        let mut picker = Picker::new(limits);
-        let behind = self.recent.partition_point(|batch| batch.end() <= first);
-        'batches: for batch in self.recent.iter().skip(behind) {
-            for (number, reading) in (batch.first..).zip(&batch.readings) {
-                if number < first {
-                    continue;
-                }
-                if number > last || !picker.take(batch.received, reading) {
-                    break 'batches;
-                }
-            }
-        }
-        picker.picked(first)
-    }
-
-    fn chunk(&mut self, after: Position, picked: Picked) -> Chunk {
-        let Picked { first, readings, historical } = picked;
-        let first = if readings.is_empty() { after.seq + 1 } else { first };
-        let through = first + readings.len() as u64 - 1;
-        let next = self.held.after(through).map(|range| *range.start());
-        let before = if readings.is_empty() { next.unwrap_or(u64::MAX) } else { first };
-        let gaps: Vec<Gap> = self
-            .gaps
-            .iter()
-            .chain(&self.lost)
-            .filter(|gap| gap.last > after.seq && gap.first <= before)
-            .cloned()
-            .collect();
-        self.told = gaps.iter().map(|gap| gap.last).max().unwrap_or(0).max(self.told);
-        self.counters.sent += through.saturating_sub(self.handed_out.max(first - 1));
-        self.handed_out = self.handed_out.max(through);
-        Chunk {
-            gaps,
-            first,
-            more: next.is_some(),
-            readings,
-            historical,
-            events: self.events.iter().filter(|event| event.seq > after.event).cloned().collect(),
-            devices: self.devices.get(after.device..).unwrap_or_default().into(),
         }
     }
 
@@ -497,7 +330,7 @@ impl Queue {
         let first = self.held.after(0).map(|range| *range.start());
         let first = [first, first_gap].into_iter().flatten().min();
         Some(Position {
-            seq: first.map_or(end.seq, |first| first - 1),
+            seq: first.map_or(end.seq, |first| end.seq.min(first - 1)),
             event: self.events.front().map_or(end.event, |first| first.seq - 1),
             device: 0,
         })
@@ -506,7 +339,7 @@ impl Queue {
     /// Takes a new id and keeps everything: the old one belongs to another machine. The next job
     /// writes it down.
     pub fn renew(&mut self) {
-        self.id = store::new_id();
+        self.id = opening::new_id();
     }
 }
 

@@ -10,6 +10,7 @@ use super::{crc, disk::Disk};
 
 /// A slot is a block of its own, so that writing one cannot tear the other.
 const SLOT: u64 = 4096;
+/// The last byte is the version; a higher one is set aside.
 const MAGIC: &[u8; 8] = b"VALTCUR\x01";
 const LENGTH: usize = 84;
 
@@ -67,6 +68,11 @@ impl CursorFile {
     /// Reads the newest slot that is whole.
     pub(super) fn open(disk: &Disk, path: PathBuf) -> Self {
         let file = disk.read(&path).unwrap_or_default();
+        let version = file.strip_prefix(b"VALTCUR").and_then(<[u8]>::first);
+        if version > MAGIC.last() {
+            // Where that fails it is written over, like one that is damaged.
+            let _ = disk.rename(&path, &path.with_extension("newer"));
+        }
         let slot = |at: u64| file.get(usize::try_from(at).ok()?..).and_then(Cursor::read);
         let newest = [slot(0), slot(SLOT)].into_iter().flatten().max_by_key(|(at, _)| *at);
         let (generation, durable) = newest.unzip();

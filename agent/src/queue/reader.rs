@@ -73,7 +73,7 @@ impl Reader {
             }
             next += 1;
         }
-        self.0 = Some(place);
+        self.0 = (next < segment.end).then_some(place);
         Ok(picker.picked(number))
     }
 

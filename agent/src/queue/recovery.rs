@@ -8,7 +8,6 @@ use std::{
 use tracing::warn;
 
 use super::{
-    disk::Disk,
     log::{Log, Segment},
     segment::{Header, Records, Unreadable},
 };
@@ -23,68 +22,98 @@ pub(super) struct Loss {
     pub(super) last: u64,
 }
 
+/// How far a log is known to have come, file by file.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The number after the last that was in it.
+    end: Option<u64>,
+    /// Where the numbering went on, if it is known to have jumped since.
+    next: u64,
+    losses: Vec<Loss>,
+}
+
+impl Progress {
+    /// The log is known to have ended at `end`; what was not found up to there is lost.
+    fn expect(&mut self, end: u64) {
+        let found = self.end.unwrap_or(end);
+        let first = found.max(self.next);
+        if first < end {
+            self.losses.push(Loss { first, last: end - 1 });
+        }
+        self.end = Some(found.max(end));
+    }
+
+    fn found(&mut self, end: u64) {
+        self.end = Some(end);
+    }
+}
+
 /// Reads what `log`'s folder holds; `end` is what the log is known to have reached.
 pub(super) fn recover(log: &mut Log, end: u64) -> io::Result<Vec<Loss>> {
-    let (mut losses, mut reached) = (Vec::new(), None);
+    let mut progress = Progress::default();
     for path in log.disk.list(&log.folder)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(rest) = name.strip_prefix(log.lane) else { continue };
-        match (rest.strip_prefix('-').map(str::parse), rest.rsplit_once('.')) {
-            (Some(Ok(first)), _) => take(log, &path, first, &mut reached, &mut losses),
-            (_, Some((_, "spare"))) => drop(log.disk.remove(&path)),
-            _ => log.aside_bytes += log.disk.size(&path)?,
+        if rest.ends_with(".spare") {
+            log.disk.remove(&path).or_else(tolerate(&path))?;
+        } else if let Some(Ok(first)) = rest.strip_prefix('-').map(str::parse) {
+            take(log, &path, first, &mut progress);
         }
     }
-    let reached = reached.unwrap_or(end);
-    lost(&mut losses, reached, end);
-    log.end = reached.max(end);
-    for Loss { first, last } in &losses {
+    progress.expect(end);
+    log.end = progress.end.unwrap_or(end);
+    for Loss { first, last } in &progress.losses {
         warn!(lane = log.lane, first, last, "the disk has lost what was written");
     }
     forget_damaged(log)?;
-    Ok(losses)
+    Ok(progress.losses)
 }
 
-/// Takes in one file, whose name says that it begins with `first`; the log so far has `reached`.
-fn take(log: &mut Log, path: &Path, first: u64, reached: &mut Option<u64>, losses: &mut Vec<Loss>) {
-    let file = log.disk.read(path);
-    let header = match &file {
-        Ok(file) => Header::read(file).ok(),
-        Err(_) => None,
-    };
-    let (Ok(file), Some(header)) = (&file, header) else {
-        let is_newer = file.is_ok_and(|file| matches!(Header::read(&file), Err(Unreadable::Newer)));
-        set_aside(log, path, if is_newer { "newer" } else { "damaged" });
-        reached.get_or_insert(first);
-        return;
+/// A file that stays where it is does no harm.
+fn tolerate(path: &Path) -> impl FnOnce(io::Error) -> io::Result<()> {
+    move |error| {
+        warn!("{} cannot be removed: {error}", path.display());
+        Ok(())
+    }
+}
+
+/// Takes in one file, whose name says that it begins with `first`.
+fn take(log: &mut Log, path: &Path, first: u64, progress: &mut Progress) {
+    let read = log.disk.read(path).map_err(|_| Unreadable::Damaged);
+    let read = read.and_then(|file| Header::read(&file).map(|header| (file, header)));
+    let (file, header) = match read {
+        Ok(read) => read,
+        Err(why) => {
+            set_aside(log, path, if why == Unreadable::Newer { "newer" } else { "damaged" });
+            progress.end.get_or_insert(first);
+            progress.next = first;
+            return;
+        }
     };
     let mut records = Records::of(&header);
-    while records.read(file).is_some() {}
+    while records.read(&file).is_some() {}
     // What a failed sync may have left behind stands in the next file again.
     if let Some(before) = log.segments.back_mut().filter(|before| before.end > header.first) {
         before.end = header.first;
-        *reached = Some(header.first);
+        progress.found(header.first);
     }
-    lost(losses, reached.unwrap_or(header.before), header.before);
-    *reached = Some(records.next);
-    if let Some(beyond) = records.end_beyond_damage(file) {
+    progress.expect(header.before);
+    progress.next = header.first;
+    let is_empty = records.next == header.first;
+    if !is_empty {
+        progress.found(records.next);
+    }
+    if let Some(end) = records.end_beyond_damage(&file) {
         warn!("{} is damaged behind number {}", path.display(), records.next);
         copy_aside(log, path);
-        lost(losses, records.next, beyond);
-        *reached = Some(beyond);
+        progress.expect(end);
     }
-    if records.next == header.first {
-        return drop(log.disk.remove(path));
+    if is_empty {
+        return drop(log.disk.remove(path).or_else(tolerate(path)));
     }
     let bytes = cut(log, path, file.len(), records.offset);
     let path: PathBuf = path.into();
     log.segments.push_back(Segment { path, header, end: records.next, bytes });
-}
-
-fn lost(losses: &mut Vec<Loss>, from: u64, until: u64) {
-    if from < until {
-        losses.push(Loss { first: from, last: until - 1 });
-    }
 }
 
 /// Gives back the room behind the last record, so that many starts do not fill the queue, and
@@ -115,24 +144,23 @@ fn copy_aside(log: &Log, path: &Path) {
     }
 }
 
-/// Removes the oldest damaged files beyond the limit, and counts what the others take.
+/// Removes the oldest damaged files beyond the limit, and counts what all that is set aside takes.
 fn forget_damaged(log: &mut Log) -> io::Result<()> {
-    let damaged = aside(&log.disk, &log.folder, log.lane)?;
-    let beyond = damaged.len().saturating_sub(DAMAGED);
-    for path in damaged.iter().take(beyond) {
-        log.disk.remove(path)?;
-    }
-    log.aside_bytes = 0;
-    for path in damaged.iter().skip(beyond) {
-        log.aside_bytes += log.disk.size(path)?;
+    let mut aside = log.disk.list(&log.folder)?;
+    let lane = log.lane;
+    aside.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(lane) && (name.ends_with(".damaged") || name.ends_with(".newer"))
+    });
+    let is_damaged = |path: &&PathBuf| path.extension().is_some_and(|why| why == "damaged");
+    let mut beyond = aside.iter().filter(is_damaged).count().saturating_sub(DAMAGED);
+    for path in &aside {
+        if beyond > 0 && is_damaged(&path) {
+            log.disk.remove(path)?;
+            beyond -= 1;
+        } else {
+            log.aside_bytes += log.disk.size(path)?;
+        }
     }
     Ok(())
-}
-
-fn aside(disk: &Disk, folder: &Path, lane: &str) -> io::Result<Vec<PathBuf>> {
-    let is_damaged = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(lane) && name.ends_with(".damaged")
-    };
-    Ok(disk.list(folder)?.into_iter().filter(is_damaged).collect())
 }

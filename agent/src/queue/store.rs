@@ -15,7 +15,7 @@ use super::{
     limits::Budget,
     log::{Log, Segment},
     reader::Reader,
-    recovery::{self, Loss},
+    recovery::Loss,
     segment::{RECORD, RECORDS},
 };
 
@@ -30,29 +30,18 @@ pub(super) const READINGS: usize = 0;
 /// The files of one queue.
 #[derive(Debug)]
 pub(super) struct Store {
-    disk: Disk,
-    folder: PathBuf,
+    pub(super) disk: Disk,
+    pub(super) folder: PathBuf,
     /// Absent while there is no folder to be had.
-    lock: Option<File>,
-    budget: Budget,
-    telemetry: Log,
-    events: Log,
-    encoder: Encoder,
-    reader: Reader,
-    cursor: CursorFile,
-    gaps: GapFile,
-    payload: Vec<u8>,
-}
-
-/// What was there when the queue was opened.
-#[derive(Debug, Default)]
-pub(super) struct Opened {
-    /// The cursor to go on with; `reserved` is where new numbers begin after.
-    pub(super) cursor: Cursor,
-    /// The numbers of readings that are there, in ranges `first..end`.
-    pub(super) readings: Vec<(u64, u64)>,
-    pub(super) events: Vec<StatusEvent>,
-    pub(super) gaps: Vec<Gap>,
+    pub(super) lock: Option<File>,
+    pub(super) budget: Budget,
+    pub(super) telemetry: Log,
+    pub(super) events: Log,
+    pub(super) encoder: Encoder,
+    pub(super) reader: Reader,
+    pub(super) cursor: CursorFile,
+    pub(super) gaps: GapFile,
+    pub(super) payload: Vec<u8>,
 }
 
 /// What is to be done in one go.
@@ -89,114 +78,6 @@ pub(super) struct Outcome {
 }
 
 impl Store {
-    /// Opens the files in `folder`, whatever state they are in.
-    ///
-    /// # Errors
-    /// When another agent has them open.
-    pub(super) fn open(disk: Disk, folder: PathBuf, max_bytes: u64) -> io::Result<(Self, Opened)> {
-        let budget = Budget::of(max_bytes);
-        let log = |lane, bytes| Log::new(disk.clone(), folder.clone(), lane, bytes);
-        let mut store = Self {
-            lock: None,
-            telemetry: log("telemetry", budget.segment),
-            events: log("events", budget.event_segment),
-            encoder: Encoder::default(),
-            reader: Reader::default(),
-            cursor: CursorFile::open(&disk, folder.join("cursor")),
-            gaps: GapFile::open(&disk, folder.join("gaps")),
-            payload: Vec::new(),
-            budget,
-            disk,
-            folder,
-        };
-        store.take_folder()?;
-        let known = store.cursor.durable;
-        let end = known.map_or([1, 1], |cursor| cursor.end);
-        let losses = match recovery::recover(&mut store.telemetry, end[0]) {
-            Ok(losses) => losses,
-            Err(error) => {
-                warn!("{} cannot be read: {error}", store.folder.display());
-                Vec::new()
-            }
-        };
-        if let Err(error) = recovery::recover(&mut store.events, end[1]) {
-            warn!("{} cannot be read: {error}", store.folder.display());
-        }
-        let mut cursor = known.unwrap_or_else(|| store.guess_cursor());
-        store.note_losses(&losses, cursor.released[READINGS]);
-        store.reserve(&mut cursor);
-        let opened = Opened {
-            cursor,
-            readings: store.readings(),
-            events: store.read_events(cursor.released[1]),
-            gaps: store.gaps.gaps.clone(),
-        };
-        Ok((store, opened))
-    }
-
-    fn take_folder(&mut self) -> io::Result<()> {
-        let lock = self
-            .disk
-            .create_folder(&self.folder)
-            .and_then(|()| disk::lock(&self.folder.join("lock")));
-        match lock {
-            Ok(lock) => self.lock = Some(lock),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Err(error),
-            Err(error) => warn!("{} cannot be written: {error}", self.folder.display()),
-        }
-        Ok(())
-    }
-
-    /// Goes by the newest segment when both slots of the cursor are gone.
-    fn guess_cursor(&self) -> Cursor {
-        let queue = self.telemetry.segments.back().map_or_else(new_id, |last| last.header.queue);
-        let end = [self.telemetry.end, self.events.end];
-        let has_any = !self.telemetry.segments.is_empty() || !self.events.segments.is_empty();
-        // Numbers are reserved up to twice in advance.
-        let reserved = end.map(|end| if has_any { end + 2 * RESERVE } else { 0 });
-        Cursor { queue, reserved, released: [0, 0], end }
-    }
-
-    /// Reserves the first numbers; where that cannot be written down, they go under a new id.
-    fn reserve(&mut self, cursor: &mut Cursor) {
-        let old = cursor.reserved;
-        let reserved = Cursor { reserved: old.map(|old| old + RESERVE), ..*cursor };
-        if let Err(error) = self.cursor.write_both(&self.disk, reserved) {
-            warn!("{}: {error}; the queue goes on in memory", self.folder.display());
-            cursor.queue = new_id();
-        }
-    }
-
-    fn note_losses(&mut self, losses: &[Loss], released: u64) {
-        for loss in losses {
-            let first = loss.first.max(released + 1);
-            let is_known = |gap: &Gap| gap.first <= first && loss.last <= gap.last;
-            if first <= loss.last && !self.gaps.gaps.iter().any(is_known) {
-                self.gaps.add(Tally::default().gap(first, loss.last, GapReason::Corrupt), 0);
-            }
-        }
-        if let Err(error) = self.gaps.save(&self.disk) {
-            warn!("{}: {error}", self.folder.display());
-        }
-    }
-
-    fn readings(&self) -> Vec<(u64, u64)> {
-        let segments = self.telemetry.segments.iter();
-        segments.map(|segment| (segment.header.first, segment.end)).collect()
-    }
-
-    fn read_events(&self, released: u64) -> Vec<StatusEvent> {
-        let mut events = Vec::new();
-        for segment in &self.events.segments {
-            let file = self.disk.read(&segment.path).unwrap_or_default();
-            for record in segment.records(&file) {
-                let event: Option<StatusEvent> = serde_json::from_slice(record.payload).ok();
-                events.extend(event.filter(|event| event.seq > released));
-            }
-        }
-        events
-    }
-
     /// Does everything that is due, as far as the disk lets it.
     pub(super) fn run(&mut self, work: Work) -> Outcome {
         let mut outcome = Outcome::default();
@@ -387,14 +268,4 @@ fn tally(log: &Log, segment: &Segment, first: u64) -> Gap {
         }
     }
     tally.gap(first, segment.end - 1, GapReason::Evicted)
-}
-
-/// Makes a new name of a numbering.
-///
-/// # Panics
-/// When the system has no random bytes: a repeated id would lose readings.
-pub(super) fn new_id() -> u128 {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).expect("every supported system has random bytes");
-    u128::from_be_bytes(random)
 }

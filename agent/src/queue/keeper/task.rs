@@ -108,9 +108,7 @@ impl Keeper {
 
     async fn next(&mut self) -> Option<Input> {
         let due = self.due();
-        let takes_events = self.job.is_empty()
-            || self.queue.is_disk_broken()
-            || self.queue.unsaved_bytes() < UNSAVED_BYTES;
+        let takes_events = self.job.is_empty() || self.queue.unsaved_bytes() < UNSAVED_BYTES;
         tokio::select! {
             Some(done) = self.job.join_next() => {
                 Some(Input::Done(done.expect("a job neither panics nor is cancelled")))
