@@ -1,6 +1,10 @@
 //! Opening the queue's files, whatever state they are in.
 
-use std::{io, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 
 use tracing::warn;
 use valtronics_protocol::{batch::Encoder, uplink::StatusEvent};
@@ -33,10 +37,11 @@ impl Store {
     /// # Errors
     /// When another agent has them open.
     pub(super) fn open(disk: Disk, folder: PathBuf, max_bytes: u64) -> io::Result<(Self, Opened)> {
+        let lock = take_folder(&disk, &folder)?;
         let budget = Budget::of(max_bytes);
         let log = |lane, bytes| Log::new(disk.clone(), folder.clone(), lane, bytes);
         let mut store = Self {
-            lock: None,
+            lock,
             telemetry: log("telemetry", budget.segment),
             events: log("events", budget.event_segment),
             encoder: Encoder::default(),
@@ -48,7 +53,6 @@ impl Store {
             disk,
             folder,
         };
-        store.take_folder()?;
         let known = store.cursor.durable;
         let end = known.map_or([1, 1], |cursor| cursor.end);
         let losses = match recovery::recover(&mut store.telemetry, end[0]) {
@@ -71,19 +75,6 @@ impl Store {
             gaps: store.gaps.gaps.clone(),
         };
         Ok((store, opened))
-    }
-
-    fn take_folder(&mut self) -> io::Result<()> {
-        let lock = self
-            .disk
-            .create_folder(&self.folder)
-            .and_then(|()| disk::lock(&self.folder.join("lock")));
-        match lock {
-            Ok(lock) => self.lock = Some(lock),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Err(error),
-            Err(error) => warn!("{} cannot be written: {error}", self.folder.display()),
-        }
-        Ok(())
     }
 
     /// Goes by the newest segment when both slots of the cursor are gone.
@@ -134,6 +125,19 @@ impl Store {
             }
         }
         events
+    }
+}
+
+/// Locks the folder, if there is one to be had: nothing in it is read before that.
+fn take_folder(disk: &Disk, folder: &Path) -> io::Result<Option<File>> {
+    let lock = disk.create_folder(folder).and_then(|()| disk::lock(&folder.join("lock")));
+    match lock {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(error),
+        Err(error) => {
+            warn!("{} cannot be written: {error}", folder.display());
+            Ok(None)
+        }
     }
 }
 

@@ -169,10 +169,8 @@ async fn what_a_broker_was_told_is_durable() {
     let has_all = |found: &BTreeMap<u64, i64>| {
         (1..=MESSAGES).all(|value| found.values().any(|found| *found == value))
     };
-    let found = take(&mut session, has_all).await;
-    // What was durable and not yet acknowledged comes from the broker again.
-    let repeated = found.len() - MESSAGES as usize;
-    assert!(repeated <= 2 * 20, "{repeated}");
+    // What was durable and not yet acknowledged comes from the broker again, under a new number.
+    take(&mut session, has_all).await;
     assert_eq!(agent.stop().await, Some(0));
 }
 

@@ -119,7 +119,8 @@ impl Keeper {
         }
     }
 
-    /// Returns when the next job may begin.
+    /// Returns when the next job may begin; a moment that is past, such as when the cursor was
+    /// saved, means at once.
     fn due(&self) -> Option<Instant> {
         if !self.job.is_empty() {
             return None;

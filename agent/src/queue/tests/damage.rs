@@ -122,6 +122,29 @@ fn after_a_clean_end_every_loss_is_counted() {
 }
 
 #[test]
+fn a_segment_that_was_only_begun_is_no_loss() {
+    let bench = Bench::new();
+    let mut queue = bench.open();
+    let last = fill(&mut queue) as usize;
+    drop(queue);
+    let mut queue = bench.open();
+    append(&mut queue, [last as i64]);
+    save(&mut queue);
+    drop(queue);
+    let (name, _) = telemetry(&bench);
+    let mut bench = damaged(&bench, &name, |file| file.truncate(segment::RECORDS));
+    for _ in 0..2 {
+        let mut queue = bench.open();
+        append(&mut queue, [1000]);
+        assert_eq!(gaps_before_last(&mut queue), []);
+        save(&mut queue);
+        drop(queue);
+        bench = damaged(&bench, "cursor", |_| {});
+    }
+    assert_eq!(check_prefix(&read_all(&mut bench.open(), 0)[..last]), last);
+}
+
+#[test]
 fn the_cursor_outlives_the_loss_of_a_slot() {
     let bench = Bench::new();
     let mut queue = bench.open();
