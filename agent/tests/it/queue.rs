@@ -127,7 +127,8 @@ async fn a_killed_agent_sends_once_what_was_durable() {
             line.write_all(four.as_bytes()).await.unwrap();
             next += 4;
         }
-        written(&world, before + 100).await;
+        // More than a new file's header.
+        written(&world, before + 200).await;
         agent.signal(Signal::KILL);
         assert_eq!(agent.ended().await, None);
         let Kept { values, gaps, .. } = kept_by(&world);
@@ -158,7 +159,7 @@ async fn what_a_broker_was_told_is_durable() {
     world.logged("subscribed at the broker").await;
     let lines: String = (1..=MESSAGES).map(|value| format!("{value}\n")).collect();
     broker.publish_lines("p/pump/speed", &world.write("burst", lines)).await;
-    for bytes in [200, 600] {
+    for bytes in [250, 600] {
         written(&world, bytes).await;
         agent.signal(Signal::KILL);
         assert_eq!(agent.ended().await, None);
