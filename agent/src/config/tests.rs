@@ -73,8 +73,8 @@ fn a_mistake_names_file_line_and_key() {
             "gw.toml:3: serial.pattern: at letter 1: a { without its }",
         ),
         (
-            "[[serial]]\nport = \"/dev/x\"\nformat = \"nmea\"",
-            "gw.toml:3: serial.format: format \"nmea\" is not supported by this version",
+            "[[serial]]\nport = \"/dev/x\"\nformat = \"sml\"",
+            "gw.toml:3: serial.format: expected one of json, csv, kv, pattern, nmea, vedirect, dsmr",
         ),
         (
             "[uplink]\nurl = \"http://x\"\ntoken_file = \"token\"",
