@@ -75,6 +75,26 @@ enum Gateway {
     Lost { silent: bool, reason: Arc<str> },
 }
 
+/// The worst that is known of a device.
+enum Worst<'a> {
+    /// This was reported, or follows from a gateway or a metric that is missed.
+    Said(Status, &'a Arc<str>),
+    /// It is silent.
+    Silent,
+    /// It is heard, and that is all.
+    Heard,
+}
+
+impl Worst<'_> {
+    fn status(&self) -> Status {
+        match self {
+            Self::Said(status, _) => *status,
+            Self::Silent => Status::Offline,
+            Self::Heard => Status::Online,
+        }
+    }
+}
+
 impl Health {
     /// Begins with what was announced before the server restarted at `now`.
     #[must_use]
@@ -172,7 +192,7 @@ impl Health {
     #[must_use]
     pub fn hearing(&self, now: UnixMillis) -> Hearing {
         let connected = matches!(self.gateway, Gateway::Connected);
-        let is_there = self.verdict(now).is_some_and(|(status, _)| status != Status::Offline);
+        let is_there = self.worst(now).is_some_and(|worst| worst.status() != Status::Offline);
         let since = (connected && is_there).then_some(self.listening_since);
         Hearing { least: self.least_silence(), since }
     }
@@ -215,28 +235,21 @@ impl Health {
     /// Returns the status at this moment, and why; `None` while nothing is known.
     #[must_use]
     pub fn verdict(&self, now: UnixMillis) -> Option<(Status, Arc<str>)> {
-        if let Gateway::Lost { reason, .. } = &self.gateway {
-            return Some((Status::Offline, Arc::clone(reason)));
-        }
-        match &self.reported {
-            Some((Status::Offline, reason)) => Some((Status::Offline, Arc::clone(reason))),
-            _ if self.is_silent(now) => {
-                let reason = format!("No data for {}", spoken(self.patience()));
-                Some((Status::Offline, reason.into()))
-            }
-            Some((Status::Warning, reason)) => Some((Status::Warning, Arc::clone(reason))),
-            reported => self.quiet_since.map(|_| match (&self.metric_silent, reported) {
-                (Some(reason), _) => (Status::Warning, Arc::clone(reason)),
-                (None, Some((_, reason))) => (Status::Online, Arc::clone(reason)),
-                (None, None) => (Status::Online, "Receiving data".into()),
-            }),
-        }
+        let worst = self.worst(now)?;
+        let reason = match worst {
+            Worst::Said(_, reason) => Arc::clone(reason),
+            Worst::Silent => format!("No data for {}", spoken(self.patience())).into(),
+            Worst::Heard => "Receiving data".into(),
+        };
+        Some((worst.status(), reason))
     }
 
     /// Returns the change to be announced, if the status differs from what was announced; that a
     /// device is offline of which nothing else was known is one, too.
     pub fn transition(&mut self, device: DeviceId, now: UnixMillis) -> Option<StatusDraft> {
-        let (new, reason) = self.verdict(now).filter(|(new, _)| self.announced != Some(*new))?;
+        // Each message comes by here: only a change is worth a sentence.
+        self.worst(now).filter(|worst| self.announced != Some(worst.status()))?;
+        let (new, reason) = self.verdict(now)?;
         let old = self.announced.replace(new).unwrap_or(Status::Offline);
         if old == Status::Offline {
             self.listening_since = now;
@@ -245,8 +258,26 @@ impl Health {
         Some(StatusDraft { device, old, new, at, reason, last_seen: self.last_seen })
     }
 
+    fn worst(&self, now: UnixMillis) -> Option<Worst<'_>> {
+        if let Gateway::Lost { reason, .. } = &self.gateway {
+            return Some(Worst::Said(Status::Offline, reason));
+        }
+        match &self.reported {
+            Some((Status::Offline, reason)) => Some(Worst::Said(Status::Offline, reason)),
+            _ if self.is_silent(now) => Some(Worst::Silent),
+            Some((Status::Warning, reason)) => Some(Worst::Said(Status::Warning, reason)),
+            reported => self.quiet_since.map(|_| match (&self.metric_silent, reported) {
+                (Some(reason), _) => Worst::Said(Status::Warning, reason),
+                (None, Some((status, reason))) => Worst::Said(*status, reason),
+                (None, None) => Worst::Heard,
+            }),
+        }
+    }
+
     fn is_silent(&self, now: UnixMillis) -> bool {
         match self.gateway {
+            // Who has just been heard is not silent, however long a silence may be.
+            Gateway::Connected if self.quiet_since >= Some(now) => false,
             Gateway::Connected => self.silent_from().is_some_and(|at| at <= now),
             Gateway::Away { silent } | Gateway::Lost { silent, .. } => silent,
         }

@@ -10,6 +10,9 @@ use valtronics_protocol::{
 use super::Device;
 use crate::domain::status::{Health, spoken};
 
+#[cfg(test)]
+mod tests;
+
 impl Device {
     /// Begins with the last status before the server restarted at `now`; its metrics are known.
     pub fn restore(&mut self, update: &DeviceStatusUpdate, now: UnixMillis) {
