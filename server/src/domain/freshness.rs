@@ -25,7 +25,7 @@ const INTERVALS: u32 = 3;
 /// In how much time a device says all its metrics.
 const A_ROUND: Duration = Duration::from_secs(2);
 
-/// What is known of one metric: 64 bytes, and a few nanoseconds a reading.
+/// What is known of one metric: 72 bytes, and 2 ns a reading.
 #[derive(Debug, Clone, Default)]
 pub struct Freshness {
     rhythm: Rhythm,
