@@ -135,6 +135,7 @@ impl Frames {
                     received.batch.items.push(Item::OfflineAfter(id, info.offline_after));
                 }
             }
+            AgentMessage::Counters(_) => {}
             AgentMessage::Status(event) => {
                 if self.admitted.queue.is_some() && Some(event.seq) <= self.admitted.accepted.event
                 {
