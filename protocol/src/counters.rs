@@ -90,3 +90,33 @@ impl Counters {
             && self.carried_over + self.queued == self.acknowledged + self.evicted + self.waiting
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_vanishes_is_noticed() {
+        let held_back = HeldBack { every: 1, retained: 1, ..HeldBack::default() };
+        let good = Counters {
+            read: 12,
+            held_back,
+            queued: 10,
+            carried_over: 3,
+            acknowledged: 8,
+            evicted: 1,
+            waiting: 4,
+            ..Counters::default()
+        };
+        assert!(good.balance());
+        assert!(!Counters { read: 13, ..good }.balance());
+        assert!(!Counters { waiting: 3, ..good }.balance());
+    }
+
+    #[test]
+    fn another_version_may_count_other_things() {
+        let counters = r#"{"read":2,"queued":2,"waiting":2,"held_back":{"other":1},"new":7}"#;
+        let counters: Counters = serde_json::from_str(counters).unwrap();
+        assert!(counters.balance());
+    }
+}

@@ -82,7 +82,9 @@ impl Store {
     /// Tells whether the room that is kept for a full disk is needed: it is taken again when there
     /// is enough.
     pub fn is_short(&mut self) -> bool {
-        self.ballast.take();
+        if self.ballast.is_missed() {
+            self.ballast.take();
+        }
         self.ballast.is_missed()
     }
 

@@ -211,7 +211,7 @@ impl Uplink {
             }
             Err(fault) => {
                 let now = clock::instant();
-                // It shuts no agent out, and an agent's connection is not worth delaying.
+                // The address may be shut out of `/ws`; agents notice nothing of it.
                 self.shared.gate.admission().refused_token(self.address, token, fault, now);
                 let sub = refused_sub(token, fault);
                 self.shared.gate.monitor.refusals.auth(self.address, sub.as_deref(), fault);

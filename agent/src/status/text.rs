@@ -30,7 +30,7 @@ impl fmt::Display for Report {
             Some(oldest) => writeln!(f, ", the oldest for {}", ago(*time, oldest))?,
             None => writeln!(f)?,
         }
-        writeln!(f, "sent          {}, {} of them again", totals.sent, totals.sent_again)?;
+        writeln!(f, "sent          {}, {} sent again", totals.sent, totals.sent_again)?;
         let (waiting, evicted) = (totals.events_waiting, totals.events_evicted);
         writeln!(f, "status events {waiting} waiting, {evicted} evicted")?;
         f.write_str(if *balanced { "the sums balance\n" } else { "THE SUMS DO NOT BALANCE\n" })

@@ -1,6 +1,7 @@
 //! `/api/v1/agents`: what the server has counted of each agent balances, whatever happens.
 
 use serde_json::{Value as Json, json};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use valtronics_protocol::{
     batch::Encoder,
@@ -12,7 +13,7 @@ use valtronics_protocol::{
 };
 use valtronics_server::clock;
 
-use crate::server::{Client, Server};
+use crate::server::{Client, DEADLINE, Server};
 
 async fn agents(server: &Server) -> Vec<Json> {
     let token = server.token("ops", Some("system:read"), None).await;
@@ -39,12 +40,15 @@ fn balanced(agent: &Json) -> &Json {
 
 /// Waits until the last commit holds everything that came.
 async fn settled(server: &Server) -> Json {
-    loop {
-        let agents = agents(server).await;
-        if number(balanced(&agents[0]), "pending") == 0 {
-            return agents[0].clone();
+    let asking = async {
+        loop {
+            let agents = agents(server).await;
+            if number(balanced(&agents[0]), "pending") == 0 {
+                return agents[0].clone();
+            }
         }
-    }
+    };
+    timeout(DEADLINE, asking).await.expect("all is committed")
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ async fn a_full_disk_stops_acknowledgements_and_nothing_else() {
         seq += 1;
         agent.send(readings(seq, 100)).await;
         assert_eq!(agent.next().await["seq"], seq);
+        assert!(seq < 1000, "the disk is never full");
     }
     until_ready_is(&server, 503, "the disk is full").await;
     let status = json!({"type": "status", "seq": seq + 1, "device": "d", "status": "warning"});
@@ -83,6 +84,7 @@ async fn a_full_disk_stops_acknowledgements_and_nothing_else() {
     seq += 1;
     while !ready(&server).await.1.contains("nothing is acknowledged") {
         seq += 1;
+        assert!(seq < 1000, "the disk is never full");
         agent.send(readings(seq, 100)).await;
         if let Ok(ack) = timeout(Duration::from_millis(500), agent.next()).await {
             acked = ack["seq"].as_u64().unwrap();
