@@ -5,7 +5,8 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use valtronics_agent::{
     decode::{Decoder, Format, csv::Csv, dsmr::Dsmr, nmea::Nmea, vedirect::Vedirect},
-    normalize::{HeldBack, Normalizer, Rules},
+    normalize::{Normalizer, Rules},
+    tally::Tally,
 };
 use valtronics_protocol::time::UnixMillis;
 
@@ -54,7 +55,7 @@ fn lines(criterion: &mut Criterion) {
         group.bench_function(format!("normalize {name}"), |bencher| {
             bencher.iter_batched(
                 || samples.clone(),
-                |samples| normalizer.readings(samples, NOW, &mut HeldBack::default()),
+                |samples| normalizer.readings(samples, NOW, &mut Tally::default()),
                 BatchSize::LargeInput,
             );
         });

@@ -196,6 +196,12 @@ impl Queue {
         }
     }
 
+    /// Returns when the oldest reading that is here came in.
+    #[must_use]
+    pub fn oldest(&self) -> Option<UnixMillis> {
+        self.readings.front().map(|entry| entry.received)
+    }
+
     /// Takes readings that were received at one moment.
     pub fn append(&mut self, received: UnixMillis, readings: impl IntoIterator<Item = Reading>) {
         for reading in readings {

@@ -27,6 +27,7 @@ use valtronics_protocol::{
 use crate::{
     config::{fault::Fault, folder::Folder, section::Section},
     normalize::Rules,
+    tally::Tally,
 };
 use outlet::Outlet;
 
@@ -35,6 +36,10 @@ use outlet::Outlet;
 pub enum SourceEvent {
     /// Readings that came in at one moment.
     Readings {
+        /// The source's name.
+        source: Arc<str>,
+        /// What the source has counted since the last ones; these are in it.
+        tally: Tally,
         /// When they came in.
         received: UnixMillis,
         /// The readings, in order.

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::ErrorCode, event::Status, time::UnixMillis};
+use crate::{counters::Counters, error::ErrorCode, event::Status, time::UnixMillis};
 
 /// The subprotocol of our agent. Version 0: it may change until the agent's disk queue is done.
 pub const SUBPROTOCOL_AGENT: &str = "valtronics.uplink.v0";
@@ -33,6 +33,8 @@ pub enum AgentMessage {
     Device(DeviceInfo),
     /// A status event.
     Status(StatusEvent),
+    /// What the agent has counted so far: once a minute, and before it goes.
+    Counters(Counters),
 }
 
 /// Opens a connection.

@@ -222,6 +222,8 @@ fn parts(
         ended_alerts,
         rules,
         queues: restored.queues,
+        agents: restored.agents,
+        keys: restored.keys,
         limits: hub_limits(config),
         keep: config.history.keep,
         offline_after: config.devices.offline_after,

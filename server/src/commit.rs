@@ -13,6 +13,8 @@ use valtronics_protocol::{
     value::Value,
 };
 
+use crate::{tally::AgentChange, used_key::UsedKey};
+
 /// The position of a metric among those of its device, in the order in which they were first named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MetricIndex(pub u32);
@@ -63,6 +65,10 @@ pub struct Commit {
     pub events: Vec<EventDraft>,
     /// Rules that were edited over HTTP.
     pub rules: Vec<RuleChange>,
+    /// What was counted of agents.
+    pub agents: Vec<AgentChange>,
+    /// Idempotency keys that were used up.
+    pub keys: Vec<UsedKey>,
 }
 
 /// An edited rule: its JSON, or `None` when it was deleted.

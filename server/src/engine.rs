@@ -25,21 +25,28 @@ use crate::{
     ingest::{Batch, Ticket},
     outbox::Outbox,
     state::State,
+    tally::{AgentId, AgentKey, AgentRecord},
+    used_key::{Once, UsedKey},
 };
 
+mod agents;
 mod apply;
 mod commits;
 mod gateways;
 mod handle;
+mod keys;
 mod queues;
 mod schedule;
 
+use agents::Agents;
+pub use agents::{AgentCame, AgentView, ListAgents};
 pub use apply::{ReadOnly, RuleEdit, Rules};
 pub use gateways::AdmitGateway;
 use gateways::Gateways;
-pub use handle::{EngineGone, EngineHandle};
+pub use handle::{EngineGone, EngineHandle, Look};
+use keys::Keys;
 use queues::Queues;
-pub use queues::{OpenRequest, Opened};
+pub use queues::{OpenRequest, Opened, TooManyNames};
 use schedule::Schedule;
 
 /// What a session asks of the engine.
@@ -129,6 +136,14 @@ pub enum Input {
         /// Whether it has come.
         connected: bool,
     },
+    /// An agent has come.
+    AgentCame(AgentCame),
+    /// One of its connections has ended.
+    AgentGone(AgentId),
+    /// Somebody asks whether an idempotency key was used.
+    LookAtKey(Once),
+    /// Somebody wants to see agents.
+    Agents(ListAgents),
     /// A connection takes a numbering over.
     OpenQueue(OpenRequest),
     /// The state of the host.
@@ -150,17 +165,6 @@ pub enum Input {
     Stop,
 }
 
-/// A subject brings a name, and has as many as it may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this {kind} is new, and the token's subject has {most} already, the most it may have")]
-pub struct TooManyNames {
-    kind: &'static str,
-    most: usize,
-}
-
-/// A look at what is known, in the engine's turn.
-pub type Look = Box<dyn FnOnce(&State, &Alerts) + Send>;
-
 /// What the engine needs.
 pub struct Parts {
     /// The state as the store restored it.
@@ -173,6 +177,10 @@ pub struct Parts {
     pub rules: Rules,
     /// The numberings of agents.
     pub queues: Vec<(crate::commit::QueueKey, u64)>,
+    /// What was counted of agents.
+    pub agents: Vec<(AgentId, AgentKey, AgentRecord)>,
+    /// The idempotency keys of the last day.
+    pub keys: Vec<UsedKey>,
     /// The subscribers' limits.
     pub limits: HubLimits,
     /// For how long readings are kept.
@@ -197,6 +205,8 @@ pub struct Engine {
     alerts: Alerts,
     rules: Rules,
     queues: Queues,
+    agents: Agents,
+    keys: Keys,
     gateways: Gateways,
     schedule: Schedule,
     keep: Duration,
@@ -245,6 +255,8 @@ impl Engine {
             alerts: parts.alerts,
             rules: parts.rules,
             queues: Queues::restore(parts.queues),
+            agents: Agents::restore(parts.agents),
+            keys: Keys::restore(parts.keys),
             gateways,
             schedule,
             keep: parts.keep,
@@ -309,6 +321,7 @@ impl Engine {
             self.tick_at = instant + TICK;
             self.per_second = std::mem::take(&mut self.counted);
             self.look_around(now);
+            self.keys.forget_old(now);
             self.hub.end_stuck(&self.state, instant);
             self.hub.tell_lag(instant);
             self.want_system(instant);
@@ -366,6 +379,10 @@ impl Engine {
                     self.gateway_changed(&gateway, connected, now);
                 }
             }
+            Input::AgentCame(came) => self.agents.came(came, now),
+            Input::AgentGone(id) => self.agents.gone(id, now),
+            Input::LookAtKey(once) => self.keys.look(once),
+            Input::Agents(request) => self.agents.list(request),
             Input::OpenQueue(request) => self.queues.open(request),
             Input::System(sample) => {
                 let online =

@@ -12,6 +12,7 @@ use crate::{
     engine::EngineHandle, hub::SessionId, session::Gate, store_task::StoreHandle, uplink::Uplinks,
 };
 
+mod agents;
 mod alerts;
 mod auth;
 mod connections;
@@ -20,6 +21,7 @@ mod devices;
 mod error;
 mod extract;
 mod health;
+mod idempotency;
 mod metrics;
 mod page;
 mod rules;
@@ -86,6 +88,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::text))
+        .route("/api/v1/agents", get(agents::list))
         .route("/api/v1/connections", get(connections::list))
         .route("/api/v1/connections/{id}/log", put(connections::log))
         .route("/api/v1/devices", get(devices::list))

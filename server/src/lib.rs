@@ -23,6 +23,8 @@ pub mod monitor;
 pub mod listen;
 pub mod http;
 pub mod uplink;
+pub mod tally;
+pub mod used_key;
 pub mod ingest;
 pub mod engine;
 pub mod domain;

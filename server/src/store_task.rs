@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,10 @@ use crate::{
     hub::{Page, PageRequest},
     store::{self, RegistryLimits, Store, StoreError},
 };
+
+mod health;
+
+pub use health::Health;
 
 /// How long to wait before a commit that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -90,7 +94,7 @@ struct Request {
 #[derive(Clone)]
 pub struct StoreHandle {
     requests: mpsc::Sender<Request>,
-    writable: Arc<AtomicBool>,
+    health: watch::Receiver<Health>,
     commits: Arc<AtomicU64>,
 }
 
@@ -111,10 +115,10 @@ impl StoreHandle {
         answered.await.map_err(|_| RegisterError::Unavailable)?
     }
 
-    /// Tells whether the last commit succeeded.
+    /// Tells whether the store can do its work.
     #[must_use]
-    pub fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
+    pub fn health(&self) -> Health {
+        *self.health.borrow()
     }
 
     /// Returns how many commits have succeeded since the start.
@@ -133,7 +137,7 @@ pub struct StoreTask {
     requests: mpsc::Receiver<Request>,
     commits: mpsc::Receiver<Commit>,
     pages: mpsc::Receiver<PageRequest>,
-    writable: Arc<AtomicBool>,
+    health: health::Teller,
     committed: Arc<AtomicU64>,
 }
 
@@ -157,7 +161,8 @@ impl StoreTask {
         // The engine sends a commit only when the one before is done.
         let (commits, commits_rx) = mpsc::channel(1);
         let (pages, pages_rx) = mpsc::channel(PAGES);
-        let (writable, committed) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        let (teller, health) = health::Teller::new();
+        let committed = Arc::default();
         let task = Self {
             store: Some(store),
             limits,
@@ -165,10 +170,10 @@ impl StoreTask {
             requests: requests_rx,
             commits: commits_rx,
             pages: pages_rx,
-            writable: Arc::clone(&writable),
+            health: teller,
             committed: Arc::clone(&committed),
         };
-        let handle = StoreHandle { requests, writable, commits: committed };
+        let handle = StoreHandle { requests, health, commits: committed };
         (task, handle, EngineWays { commits, pages })
     }
 
@@ -221,28 +226,21 @@ impl StoreTask {
 
     /// Commits; returns the commit when it has to be tried again.
     async fn commit(&mut self, commit: Commit, engine: &EngineHandle) -> Option<Commit> {
-        let (commit, result) = self
+        let (commit, result, short) = self
             .with(move |store| {
                 let result = store.commit(&commit);
-                (commit, result)
+                (commit, result, store.is_short())
             })
             .await;
+        self.health.tell(&result, short);
         match result {
             Ok(committed) => {
                 self.committed.fetch_add(1, Ordering::Relaxed);
-                if !self.writable.swap(true, Ordering::Relaxed) {
-                    tracing::info!("the store can write again");
-                }
                 // An engine that has ended waits for nothing.
                 let _ = engine.send(Input::Committed(committed)).await;
                 None
             }
-            Err(error) => {
-                if self.writable.swap(false, Ordering::Relaxed) {
-                    tracing::error!(%error, "the store cannot write: nothing is acknowledged until it can");
-                }
-                Some(commit)
-            }
+            Err(_) => Some(commit),
         }
     }
 
@@ -270,7 +268,7 @@ impl StoreTask {
             Err(store::RegisterError::Limit(full)) => Err(RegisterError::Full(full)),
             Err(store::RegisterError::Forbidden(why)) => Err(RegisterError::Forbidden(why)),
             Err(store::RegisterError::Store(error)) => {
-                tracing::error!(%error, "the store cannot take new names");
+                self.health.tell::<()>(&Err(error), true);
                 Err(RegisterError::Unavailable)
             }
         };
@@ -294,7 +292,7 @@ impl StoreTask {
                 more
             }
             Err(error) => {
-                tracing::warn!(%error, "the store could not be tidied; it is tried again in a minute");
+                self.health.tell::<()>(&Err(error), true);
                 false
             }
         }

@@ -6,7 +6,11 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Chunk, Counters, Limits, Position, Queue};
-use crate::source::SourceEvent;
+use crate::{
+    clock,
+    source::SourceEvent,
+    tally::{Account, Ledger},
+};
 
 /// How many requests may wait: the uplink, `status` and the stopping program ask one at a time.
 const REQUESTS: usize = 8;
@@ -17,6 +21,8 @@ enum Request {
     Id(oneshot::Sender<String>),
     Renew,
     Counters(oneshot::Sender<Counters>),
+    Sent(u64, u64),
+    Account(oneshot::Sender<Account>),
     Settle(oneshot::Sender<()>),
 }
 
@@ -41,7 +47,8 @@ pub fn start(
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let (seq, watched_seq) = watch::channel(0);
     let (urgent, watched_urgent) = watch::channel((0, 0));
-    let keeper = Keeper { queue, events, inbox, seq, urgent };
+    let ledger = Ledger::new(queue.counters(), clock::now());
+    let keeper = Keeper { queue, ledger, events, inbox, seq, urgent };
     let handle = Handle { requests, seq: watched_seq, urgent: watched_urgent };
     (handle, async move {
         keeper.show();
@@ -88,6 +95,22 @@ impl Handle {
     /// When the queue is closed.
     pub async fn counters(&self) -> Result<Counters, Closed> {
         self.ask(Request::Counters).await
+    }
+
+    /// Notes that `count` readings were sent, numbered from `first` on.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn sent(&self, first: u64, count: u64) -> Result<(), Closed> {
+        self.tell(Request::Sent(first, count)).await
+    }
+
+    /// Returns everything that was counted, at one moment: its sums hold.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn account(&self) -> Result<Account, Closed> {
+        self.ask(Request::Account).await
     }
 
     /// Waits until everything that sources have sent so far is in the queue.
@@ -142,6 +165,7 @@ impl Handle {
 
 struct Keeper {
     queue: Queue,
+    ledger: Ledger,
     events: mpsc::Receiver<SourceEvent>,
     inbox: mpsc::Receiver<Request>,
     seq: watch::Sender<u64>,
@@ -180,7 +204,8 @@ impl Keeper {
 
     fn take(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Readings { received, readings, receipt } => {
+            SourceEvent::Readings { source, tally, received, readings, receipt } => {
+                self.ledger.add(source, tally);
                 self.queue.append(received, readings);
                 if let Some(receipt) = receipt {
                     // A source that has gone waits for nothing.
@@ -205,10 +230,16 @@ impl Keeper {
             }
             Request::Renew => {
                 self.queue.renew();
+                self.ledger.renewed();
                 self.show();
             }
             Request::Counters(answer) => {
                 let _ = answer.send(self.queue.counters());
+            }
+            Request::Sent(first, count) => self.ledger.sent(first, count),
+            Request::Account(answer) => {
+                let account = self.ledger.account(self.queue.counters(), self.queue.oldest());
+                let _ = answer.send(account);
             }
             Request::Settle(answer) => {
                 while let Ok(event) = self.events.try_recv() {

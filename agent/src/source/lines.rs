@@ -1,6 +1,6 @@
 //! Text lines of a source: what its configuration says of them, and reading them into its outlet.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -15,7 +15,7 @@ use crate::{
         Counts, Decoder, Format, FormatName, Sample, csv::Csv, dsmr::Dsmr, guess::Guess,
         nmea::Nmea, pattern::Pattern, vedirect::Vedirect,
     },
-    normalize::{HeldBack, Normalizer, Rules},
+    normalize::{Normalizer, Rules},
 };
 
 /// How the lines of a source are read.
@@ -128,14 +128,12 @@ impl Lines {
             info!(source = %outlet.name, format, "the format is clear");
         }
         let counts = self.decoder.counts();
-        let counters = &outlet.counters;
-        counters.good.fetch_add(counts.good - self.counted.good, Relaxed);
-        counters.damaged.fetch_add(counts.damaged - self.counted.damaged, Relaxed);
-        counters.foreign.fetch_add(counts.foreign - self.counted.foreign, Relaxed);
+        let tally = &mut outlet.tally;
+        tally.good += counts.good - self.counted.good;
+        tally.damaged += counts.damaged - self.counted.damaged;
+        tally.foreign += counts.foreign - self.counted.foreign;
         self.counted = counts;
-        let mut held_back = HeldBack::default();
-        let readings = self.normalizer.readings(samples, now, &mut held_back);
-        counters.held_back.fetch_add(held_back.0, Relaxed);
+        let readings = self.normalizer.readings(samples, now, tally);
         if let Some(cause) = self.decoder.last_damage.take() {
             outlet.complain(cause);
         }

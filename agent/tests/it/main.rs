@@ -17,4 +17,5 @@ mod mqtt;
 mod uplink;
 mod tls;
 mod outage;
+mod status;
 mod commands;

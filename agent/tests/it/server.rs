@@ -14,6 +14,7 @@ use tokio_tungstenite::{
 use valtronics_agent::dial::{Stream, WebSocket};
 use valtronics_protocol::{
     batch::Decoder,
+    counters::Counters,
     reading::Reading,
     uplink::{
         Ack, AgentMessage, Auth, DeviceInfo, FrameHeader, SUBPROTOCOL_AGENT, ServerMessage,
@@ -72,7 +73,7 @@ impl Server {
         let first = within("the agent speaks", socket.next()).await.unwrap().unwrap();
         let message = serde_json::from_str(first.to_text().unwrap()).unwrap();
         let AgentMessage::Auth(auth) = message else { panic!("no auth: {message:?}") };
-        Session { socket, auth, decoder: Decoder::default() }
+        Session { socket, auth, counters: None, decoder: Decoder::default() }
     }
 
     /// Accepts and welcomes, with everything up to `last_seq` committed.
@@ -103,6 +104,8 @@ pub(crate) enum Said {
 pub(crate) struct Session {
     socket: WebSocket,
     pub(crate) auth: Auth,
+    /// What the agent has reported last.
+    pub(crate) counters: Option<Counters>,
     decoder: Decoder,
 }
 
@@ -148,6 +151,7 @@ impl Session {
                     AgentMessage::Status(event) => return Said::Status(event),
                     AgentMessage::Device(info) => return Said::Device(info),
                     AgentMessage::Auth(auth) => self.auth = auth,
+                    AgentMessage::Counters(counters) => self.counters = Some(counters),
                 },
                 Some(Ok(Message::Close(frame))) => {
                     return Said::Gone(frame.map(|frame| frame.code.into()));

@@ -12,6 +12,7 @@ use crate::{
     hub::projection::Change,
     ingest::{Batch, Item, StatusReport},
     state::LastValue,
+    used_key::KeyState,
 };
 
 /// The alert rules by where they come from; a name stands once.
@@ -55,13 +56,20 @@ impl Rules {
 impl Engine {
     /// Takes in what one frame held.
     pub(super) fn batch(&mut self, batch: Batch, now: UnixMillis, instant: Instant) {
-        let Batch { received_at, arrived_at, items, rows, ticket, permit, .. } = batch;
+        let Batch { received_at, arrived_at, items, rows, ticket, permit, agent, .. } = batch;
+        let Batch { mut tally, reported, once, .. } = batch;
         let came_in = (received_at, arrived_at);
         if let Some(ticket) = &ticket
             && !self.queues.accept(ticket, &mut self.pending.queues)
         {
             // A newer connection of the same numbering sends all this again.
             return;
+        }
+        match once.map_or(KeyState::New, |once| self.keys.use_up(*once)) {
+            KeyState::New => {}
+            // The first one is in this commit or in one before.
+            KeyState::Repeated => return self.pending_tickets.push((ticket, permit)),
+            KeyState::OtherBody | KeyState::Full => return,
         }
         self.pending.received_at = received_at;
         self.counted += rows.len() as u64;
@@ -81,7 +89,13 @@ impl Engine {
             }
         }
         // What is older than history reaches is shown to who asked for it, but not stored.
+        let (count, before) = (rows.len(), self.pending.readings.len());
         self.pending.readings.extend(rows.into_iter().filter(|row| row.at >= oldest));
+        tally.stored = (self.pending.readings.len() - before) as u64;
+        tally.expired = count as u64 - tally.stored;
+        if let Some(id) = agent {
+            self.agents.count(id, &tally, reported, received_at);
+        }
         self.pending_tickets.push((ticket, permit));
     }
 

@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{oneshot, watch};
 use valtronics_protocol::uplink::Ack;
 
-use super::TooManyNames;
 use crate::{
     commit::{Lane, QueueKey},
     ingest::{OpenQueue, Ticket},
@@ -21,6 +20,14 @@ pub struct OpenRequest {
     pub most: usize,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Result<Opened, TooManyNames>>,
+}
+
+/// A subject brings a name, and has as many as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this {kind} is new, and the token's subject has {most} already, the most it may have")]
+pub struct TooManyNames {
+    pub(super) kind: &'static str,
+    pub(super) most: usize,
 }
 
 /// A numbering as a connection finds it.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq};
+use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis};
 
 use super::{
-    StoreError,
+    StoreError, agents,
     events::{self, parse},
     journal,
     registry::Registry,
@@ -16,6 +16,8 @@ use crate::{
         CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, RegistryChange, Row, Severities,
     },
     state::RING,
+    tally::{AgentId, AgentKey, AgentRecord},
+    used_key::{Digest, UsedKey},
 };
 
 /// What the store holds when it is opened.
@@ -27,6 +29,10 @@ pub struct Restored {
     pub names: Vec<RegistryChange>,
     /// How far each numbering is committed.
     pub queues: Vec<(QueueKey, u64)>,
+    /// What was counted of agents.
+    pub agents: Vec<(AgentId, AgentKey, AgentRecord)>,
+    /// Idempotency keys in the order in which they were used.
+    pub keys: Vec<UsedKey>,
     /// The last change of each device that ever changed.
     pub statuses: Vec<DeviceStatusUpdate>,
     /// The last transition of each alert that is not resolved.
@@ -57,6 +63,8 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         log: db.query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0))?,
         names: registry.all(),
         queues: queues(db)?,
+        agents: agents::load(db)?,
+        keys: keys(db)?,
         statuses: statuses(db)?,
         open_alerts: open_alerts(db)?,
         alerts: newest_events(db, Channel::Alerts)?,
@@ -79,6 +87,15 @@ fn queues(db: &Connection) -> Result<Vec<(QueueKey, u64)>, StoreError> {
         queues.push((key, row.get::<_, i64>(3)?.cast_unsigned()));
     }
     Ok(queues)
+}
+
+fn keys(db: &Connection) -> Result<Vec<UsedKey>, StoreError> {
+    let mut statement = db.prepare("SELECT sub, key, body, at FROM used_keys ORDER BY at")?;
+    let rows = statement.query_map([], |row| {
+        let (key, body) = (Digest(row.get(1)?), Digest(row.get(2)?));
+        Ok(UsedKey { sub: row.get(0)?, key, body, at: UnixMillis(row.get(3)?) })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn statuses(db: &Connection) -> Result<Vec<DeviceStatusUpdate>, StoreError> {

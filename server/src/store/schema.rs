@@ -15,7 +15,7 @@ use super::StoreError;
 const APPLICATION_ID: u32 = 0x5661_6c74;
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
@@ -78,6 +78,37 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE alerts ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
     UPDATE alerts SET seq = json ->> '$.seq';
     CREATE INDEX resolved_alerts ON alerts (seq) WHERE resolved;
+",
+    "
+    CREATE TABLE agents (
+        id INTEGER PRIMARY KEY,
+        sub TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        json TEXT NOT NULL,
+        UNIQUE (sub, kind, name)
+    );
+    CREATE TABLE agent_sums (
+        id INTEGER PRIMARY KEY,
+        last_seen INTEGER NOT NULL,
+        received INTEGER NOT NULL,
+        stored INTEGER NOT NULL,
+        duplicated INTEGER NOT NULL,
+        expired INTEGER NOT NULL,
+        lost INTEGER NOT NULL,
+        events_received INTEGER NOT NULL,
+        events_duplicated INTEGER NOT NULL
+    );
+    CREATE TABLE used_keys (
+        sub TEXT NOT NULL,
+        key BLOB NOT NULL,
+        body BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (sub, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX used_keys_by_time ON used_keys (at);
+    ALTER TABLE queues ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE queues SET seen_at = unixepoch() * 1000;
 ",
 ];
 

@@ -63,6 +63,13 @@ impl Decoder {
             frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(header.first));
         let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
         received.duplicates = skipped;
+        let expected = frames.admitted.accepted.seq.unwrap_or(0).saturating_add(1);
+        let tally = &mut received.batch.tally;
+        tally.received = rows as u64;
+        tally.duplicated = skipped as u64;
+        if frames.admitted.queue.is_some() {
+            tally.lost = header.first.saturating_sub(expected);
+        }
         received.ack_again = skipped > 0;
         let mut begin = 0;
         let mut previous = None;
@@ -78,6 +85,8 @@ impl Decoder {
             let row = Row { device: *device, metric: *metric, at, value: row.value.clone() };
             push_row(&mut received.batch, begin, row, header.historical);
         }
+        let missing = rows - skipped - received.batch.rows.len();
+        received.batch.tally.refuse(ErrorCode::Internal, missing as u64);
         let last = header.first.saturating_add(rows as u64).saturating_sub(1);
         if rows > skipped {
             frames.reach(Ack { seq: Some(last), event: None }, &mut received.batch);
@@ -135,9 +144,12 @@ impl Frames {
                     received.batch.items.push(Item::OfflineAfter(id, info.offline_after));
                 }
             }
+            AgentMessage::Counters(counters) => received.batch.reported = Some(Box::new(counters)),
             AgentMessage::Status(event) => {
+                received.batch.tally.events_received += 1;
                 if self.admitted.queue.is_some() && Some(event.seq) <= self.admitted.accepted.event
                 {
+                    received.batch.tally.events_duplicated += 1;
                     received.duplicates += 1;
                     received.ack_again = true;
                     return Ok(received);
