@@ -161,6 +161,12 @@ impl Health {
         self.last_seen
     }
 
+    /// Returns the status that was announced last.
+    #[must_use]
+    pub fn announced(&self) -> Option<Status> {
+        self.announced
+    }
+
     /// Returns when silence will make the device offline, if nothing is heard until then.
     #[must_use]
     pub fn deadline(&self) -> Option<UnixMillis> {
@@ -214,7 +220,7 @@ impl Health {
 }
 
 /// Writes a period for people: `45 s`, `5 min`, `2 h`.
-fn spoken(period: Duration) -> String {
+pub(super) fn spoken(period: Duration) -> String {
     match period.as_secs() {
         0 => format_period(period),
         s if s.is_multiple_of(3600) => format!("{} h", s / 3600),

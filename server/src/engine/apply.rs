@@ -3,14 +3,14 @@
 use std::{ops::Range, sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
-use valtronics_protocol::{event::AlertStatus, id::DeviceId, time::UnixMillis};
+use valtronics_protocol::time::UnixMillis;
 
-use super::{Engine, gateways};
+use super::{Engine, alerts::announce, gateways};
 use crate::{
-    commit::{AlertDraft, EventDraft, RegistryChange, Row, RuleChange},
+    commit::{RegistryChange, Row, RuleChange},
     domain::rule::Rule,
     hub::projection::Change,
-    ingest::{Batch, Item, StatusReport},
+    ingest::{Batch, Item, StatusReport, Ticket},
     state::LastValue,
 };
 
@@ -27,10 +27,10 @@ pub struct Rules {
 pub enum RuleEdit {
     /// The rules of files were read again.
     Files(Vec<Rule>),
-    /// A rule was written over HTTP.
-    Put(Rule, oneshot::Sender<Result<(), ReadOnly>>),
-    /// A rule was deleted over HTTP: whether there was one.
-    Delete(Arc<str>, oneshot::Sender<Result<bool, ReadOnly>>),
+    /// A rule was written over HTTP; the ticket is told when that is durable.
+    Put(Rule, Ticket, oneshot::Sender<Result<(), ReadOnly>>),
+    /// A rule was deleted over HTTP: whether there was one; the same.
+    Delete(Arc<str>, Ticket, oneshot::Sender<Result<bool, ReadOnly>>),
 }
 
 /// A rule of a file cannot be edited over HTTP.
@@ -116,14 +116,13 @@ impl Engine {
             metric.last = Some(LastValue { value, at: row.at, effective_at });
             live.push(change);
             for rule in &metric.rules {
-                self.alerts.observe(*rule, id, &row.value, row.at, received_at, &mut drafts);
+                let times = (row.at, received_at);
+                self.alerts.observe(*rule, id, &row.value, times, &mut drafts);
             }
         }
         if !live.is_empty() {
             device.health.heard(received_at);
-            if let Some(draft) = device.health.transition(id, received_at) {
-                self.pending.events.push(EventDraft::Status(draft));
-            }
+            announce(device, &mut self.alerts, &mut self.pending, received_at);
         }
         self.draft(drafts);
         let Some(device) = self.state.device(id) else {
@@ -137,23 +136,17 @@ impl Engine {
         }
     }
 
-    fn draft(&mut self, drafts: Vec<AlertDraft>) {
-        self.pending.events.extend(drafts.into_iter().map(EventDraft::Alert));
-    }
-
     fn report(&mut self, report: StatusReport, now: UnixMillis) {
         let StatusReport { device: id, status, reason, at } = report;
         let Some(device) = self.state.device_mut(id) else {
             return;
         };
         device.health.reported(status, &reason, at);
-        if let Some(draft) = device.health.transition(id, now) {
-            self.pending.events.push(EventDraft::Status(draft));
-        }
+        announce(device, &mut self.alerts, &mut self.pending, now);
     }
 
     /// Takes over names that have come into being.
-    pub(super) fn registered(&mut self, changes: Vec<RegistryChange>) {
+    pub(super) fn registered(&mut self, changes: Vec<RegistryChange>, now: UnixMillis) {
         for change in changes {
             let metric = match &change {
                 RegistryChange::Metric(metric) => Some((metric.device, metric.index)),
@@ -163,6 +156,8 @@ impl Engine {
                 let offline_after = self.offline_after;
                 if let Some(device) = self.state.device_mut(id) {
                     device.health.set_offline_after(offline_after);
+                    let (name, key) = (&device.registered.name, &device.key);
+                    device.rules = self.alerts.rules_for_status(name, key);
                 }
                 if let Some(device) = self.state.device(id) {
                     self.hub.device_added(device);
@@ -171,10 +166,7 @@ impl Engine {
             if let Some((id, index)) = metric
                 && let Some(device) = self.state.device_mut(id)
             {
-                let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
-                if let Some(metric) = device.metric_mut(index) {
-                    metric.rules = self.alerts.rules_for(&name, &key, &metric.name);
-                }
+                device.watch_metric(index, &mut self.alerts, now);
             }
         }
     }
@@ -198,11 +190,8 @@ impl Engine {
             });
         }
         for device in self.state.devices_mut() {
-            let id = device.id();
-            if device.health.deadline().is_some_and(|at| at <= now)
-                && let Some(draft) = device.health.transition(id, now)
-            {
-                self.pending.events.push(EventDraft::Status(draft));
+            if device.health.deadline().is_some_and(|at| at <= now) {
+                announce(device, &mut self.alerts, &mut self.pending, now);
             }
         }
         let mut drafts = Vec::new();
@@ -236,10 +225,7 @@ impl Engine {
                 continue;
             }
             change(device);
-            let id: DeviceId = device.id();
-            if let Some(draft) = device.health.transition(id, now) {
-                self.pending.events.push(EventDraft::Status(draft));
-            }
+            announce(device, &mut self.alerts, &mut self.pending, now);
         }
     }
 
@@ -248,7 +234,7 @@ impl Engine {
         let stored = |name: &Arc<str>, json| RuleChange { name: Arc::clone(name), json };
         match edit {
             RuleEdit::Files(files) => self.rules.files = files,
-            RuleEdit::Put(rule, answer) => {
+            RuleEdit::Put(rule, ticket, answer) => {
                 if let Err(read_only) = self.rules.in_file(&rule.name) {
                     let _ = answer.send(Err(read_only));
                     return;
@@ -257,28 +243,29 @@ impl Engine {
                 self.pending.rules.push(stored(&rule.name, Some(json.into())));
                 self.rules.stored.retain(|known| known.name != rule.name);
                 self.rules.stored.push(rule);
+                self.pending_tickets.push((Some(ticket), None));
                 let _ = answer.send(Ok(()));
             }
-            RuleEdit::Delete(name, answer) => {
+            RuleEdit::Delete(name, ticket, answer) => {
                 let known = self.rules.stored.iter().any(|rule| rule.name == name);
                 let deleted = self.rules.in_file(&name).map(|()| known);
                 if deleted == Ok(true) {
                     self.pending.rules.push(stored(&name, None));
                     self.rules.stored.retain(|rule| rule.name != name);
                 }
+                self.pending_tickets.push((Some(ticket), None));
                 let _ = answer.send(deleted);
             }
         }
         let mut drafts = Vec::new();
         self.alerts.set_rules(self.rules.all(), now, &mut drafts);
-        debug_assert!(drafts.iter().all(|draft| draft.status == AlertStatus::Resolved));
-        self.draft(drafts);
         for device in self.state.devices_mut() {
-            device.watch(&self.alerts);
+            device.watch(&mut self.alerts, now, &mut drafts);
         }
+        self.draft(drafts);
     }
 }
 
 /// How far beyond its receipt a reading may count when last values move: a clock that runs ahead
 /// freezes nothing (WebSocket API, section 5).
-const LEAD: std::time::Duration = std::time::Duration::from_secs(1);
+pub const LEAD: std::time::Duration = std::time::Duration::from_secs(1);

@@ -6,6 +6,7 @@
     reason = "a test that finds something else than it expects has failed"
 )]
 
+mod alert_engine;
 mod auth;
 mod bad_input;
 mod batches;
