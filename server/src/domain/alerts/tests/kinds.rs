@@ -54,6 +54,55 @@ fn a_metric_is_missing_by_the_servers_clock() {
 }
 
 #[test]
+fn each_kind_says_what_is_wrong_and_when_it_no_longer_is() {
+    let check = |rule: &str, values: &[(i64, i64)], expected: &[&str]| {
+        let (mut alerts, mut out) = (alerts(rule), Vec::new());
+        for (second, value) in values {
+            let at = UnixMillis(second * 1000);
+            alerts.tick(at, &mut out);
+            alerts.observe(RuleIndex(0), DEVICE, &Value::Int(*value), (at, at), &mut out);
+        }
+        let told = |draft: &AlertDraft| {
+            let [threshold, actual] =
+                [&draft.threshold, &draft.actual].map(|v| v.as_ref().unwrap());
+            format!("{}: {} ({threshold}, {actual})", draft.alert_type, draft.message)
+        };
+        assert_eq!(out.iter().map(told).collect::<Vec<_>>(), expected);
+    };
+    check(
+        r#"{"metric":"t","kind":"rate","above":5,"per":"1m"}"#,
+        &[(0, 20), (60, 32), (120, 33)],
+        &[
+            "rate: t changes by 12.0 per 1m, above 5 (5, 12.0)",
+            "rate: t changes by 1.0 per 1m, no longer above 5 (5, 1.0)",
+        ],
+    );
+    check(
+        r#"{"metric":"t","kind":"missing","for":"5m"}"#,
+        &[(0, 20), (360, 20)],
+        &[
+            "missing: No t for 5 min, expected every 5 min (300, 300)",
+            "missing: t is heard again after 6 min (300, 360)",
+        ],
+    );
+    check(
+        r#"{"metric":"t","kind":"stuck","for":"5m"}"#,
+        &[(0, 20), (360, 20), (480, 21)],
+        &[
+            "stuck: t is 20, unchanged for 6 min (300, 360)",
+            "stuck: t is 21, changed after 8 min (300, 480)",
+        ],
+    );
+    let (mut offline, mut out) = (alerts(r#"{"kind":"status","is":"offline"}"#), Vec::new());
+    for (second, status) in [(1, Status::Offline), (2, Status::Online)] {
+        let at = UnixMillis(second);
+        offline.observe_status(RuleIndex(0), DEVICE, status, (at, at), &mut out);
+    }
+    let told: Vec<&str> = out.iter().map(|draft| &*draft.message).collect();
+    assert_eq!(told, ["Device is offline", "Device is online, no longer offline"]);
+}
+
+#[test]
 fn after_a_start_agents_have_time_to_come_back() {
     let mut missing = alerts(r#"{"metric":"t","kind":"missing","for":"5s"}"#);
     let long_ago = (&Value::Int(1), UnixMillis(-60_000));
