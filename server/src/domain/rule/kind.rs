@@ -53,7 +53,7 @@ pub struct Judged {
     pub actual: Value,
 }
 
-/// What a kind remembers of one device; some tens of bytes, a [`Window`] for rates.
+/// What a kind remembers of one device; some tens of bytes, for rates a few hundred.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     /// What was judged last.
