@@ -14,7 +14,7 @@ use crate::{
     clock,
     config::Config,
     domain::{
-        alerts::Alerts,
+        alerts::{Alerts, Before, OpenBefore},
         rule::{self, Rule},
     },
     engine::{Engine, EngineHandle, Input, Parts, RuleEdit, Rules},
@@ -211,15 +211,16 @@ fn parts(
     });
     let stored_rules = stored_rules.collect::<anyhow::Result<Vec<_>>>()?;
     let rules = Rules { files: file_rules, stored: stored_rules };
-    let open = restored.open_alerts.iter();
-    let open = open.map(|open| (open.key(), open.alert.severity, open.alert.status));
-    let (mut alerts, mut ended_alerts) = (Alerts::restore(open.collect()), Vec::new());
-    alerts.set_rules(rules.all(), now, &mut ended_alerts);
-    let state = state(restored_log(&restored, clock::instant()), &restored, config, &alerts, now);
+    let (mut alerts, mut drafts) = (Alerts::restore(before(&restored)?, now), Vec::new());
+    alerts.set_rules(rules.all(), now, &mut drafts);
+    let mut state = state(restored_log(&restored, clock::instant()), &restored, config, now);
+    for device in state.devices_mut() {
+        device.watch(&mut alerts, now, &mut drafts);
+    }
     Ok(Parts {
         state,
         alerts,
-        ended_alerts,
+        drafts,
         rules,
         queues: restored.queues,
         agents: restored.agents,
@@ -231,6 +232,20 @@ fn parts(
         pages: store.pages,
         sample: Arc::clone(sample),
     })
+}
+
+/// Returns what alerts begin with.
+fn before(restored: &Restored) -> anyhow::Result<Before> {
+    let open = restored.open_alerts.iter().map(|open| OpenBefore {
+        key: open.key(),
+        alert_type: Arc::clone(&open.alert.alert_type),
+        severity: open.alert.severity,
+        status: open.alert.status,
+    });
+    let saved =
+        restored.watches.iter().map(|(key, json)| Ok((key.clone(), serde_json::from_str(json)?)));
+    let saved = saved.collect::<serde_json::Result<_>>().context("what is kept of alert rules")?;
+    Ok(Before { open: open.collect(), saved })
 }
 
 fn restored_log(restored: &Restored, now: std::time::Instant) -> State {
@@ -247,7 +262,6 @@ fn state(
     mut state: State,
     restored: &Restored,
     config: &Config,
-    alerts: &Alerts,
     now: valtronics_protocol::time::UnixMillis,
 ) -> State {
     for change in &restored.names {
@@ -272,7 +286,6 @@ fn state(
         if device.registered.gateway.is_some() {
             device.health.gateway_away(now);
         }
-        device.watch(alerts);
     }
     state
 }

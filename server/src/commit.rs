@@ -4,7 +4,7 @@
 //! the events that followed. Ids and positions (`alert_id`, `seq`) are given inside it, so a commit
 //! that fails leaves no hole.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use valtronics_protocol::{
     event::{Alert, AlertStatus, DeviceStatusUpdate, Severity, Status},
@@ -69,6 +69,9 @@ pub struct Commit {
     pub agents: Vec<AgentChange>,
     /// Idempotency keys that were used up.
     pub keys: Vec<UsedKey>,
+    /// What is remembered of devices under rules, such as a `for` that runs, as JSON; `None`: nothing
+    /// any more.
+    pub watches: BTreeMap<WatchKey, Option<Arc<str>>>,
 }
 
 /// An edited rule: its JSON, or `None` when it was deleted.
@@ -105,6 +108,9 @@ pub struct StatusDraft {
     /// The device's last sign of life.
     pub last_seen: Option<UnixMillis>,
 }
+
+/// Names what is remembered of a device under a rule: the rule's name, and the device.
+pub type WatchKey = (Arc<str>, DeviceId);
 
 /// What an alert is about: there is at most one unresolved alert of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -19,7 +19,7 @@ use valtronics_protocol::{
 use crate::{
     auth::Claims,
     clock,
-    commit::{AlertDraft, Commit, Committed, EventDraft, Oldest, RegistryChange},
+    commit::{AlertDraft, Commit, Committed, Oldest, RegistryChange},
     domain::alerts::Alerts,
     hub::{Hub, HubLimits, Page, PageRequest, SessionId, SystemSample},
     ingest::{Batch, Ticket},
@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod agents;
+mod alerts;
 mod apply;
 mod commits;
 mod gateways;
@@ -40,7 +41,8 @@ mod schedule;
 
 use agents::Agents;
 pub use agents::{AgentCame, AgentView, ListAgents};
-pub use apply::{ReadOnly, RuleEdit, Rules};
+pub use alerts::AlertChange;
+pub use apply::{LEAD, ReadOnly, RuleEdit, Rules};
 pub use gateways::AdmitGateway;
 use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle, Look};
@@ -152,6 +154,8 @@ pub enum Input {
     Limits(HubLimits),
     /// Rules that replace those of files, or one edited over HTTP.
     Rules(RuleEdit),
+    /// An alert acknowledged, shelved or resolved over HTTP.
+    Alert(AlertChange),
     /// Somebody wants to look at the state.
     Read(Look),
     /// Tell this part of the subscribers, of so many, that the server goes away.
@@ -171,8 +175,8 @@ pub struct Parts {
     pub state: State,
     /// The alert engine with its rules and open alerts.
     pub alerts: Alerts,
-    /// Alerts that ended because their rules are gone since the server stopped.
-    pub ended_alerts: Vec<AlertDraft>,
+    /// What became of alerts at the start, such as the end of those whose rules are gone.
+    pub drafts: Vec<AlertDraft>,
     /// The alert rules by where they come from.
     pub rules: Rules,
     /// The numberings of agents.
@@ -248,8 +252,7 @@ impl Engine {
         let (instant, now) = (clock::instant(), clock::now());
         let gateways = Gateways::restore(parts.state.devices(), now);
         let schedule = Schedule::of(parts.state.devices(), now);
-        let events = parts.ended_alerts.into_iter().map(EventDraft::Alert).collect();
-        let engine = Self {
+        let mut engine = Self {
             state: parts.state,
             hub: Hub::new(parts.limits),
             alerts: parts.alerts,
@@ -266,7 +269,7 @@ impl Engine {
             sample: parts.sample,
             inputs: inputs_rx,
             commands: commands_rx,
-            pending: Commit { events, ..Commit::default() },
+            pending: Commit::default(),
             pending_tickets: Vec::new(),
             committing: None,
             committed_at: instant,
@@ -275,6 +278,7 @@ impl Engine {
             counted: 0,
             per_second: 0,
         };
+        engine.draft(parts.drafts);
         (engine, EngineHandle::new(inputs, commands))
     }
 
@@ -369,7 +373,7 @@ impl Engine {
     fn input(&mut self, input: Input, now: UnixMillis, instant: Instant) {
         match input {
             Input::Batch(batch) => self.batch(batch, now, instant),
-            Input::Registered(changes) => self.registered(changes),
+            Input::Registered(changes) => self.registered(changes, now),
             Input::Committed(committed) => self.committed(committed, instant),
             Input::Page(page) => self.hub.page_read(page, &self.state, instant),
             Input::Pruned(oldest) => self.state.forget_before(oldest),
@@ -394,6 +398,7 @@ impl Engine {
             }
             Input::Limits(limits) => self.hub.set_limits(limits),
             Input::Rules(edit) => self.edit_rules(edit, now),
+            Input::Alert(wanted) => self.change_alert(wanted, now),
             Input::Read(look) => look(&self.state, &self.alerts),
             Input::Goodbye { part, parts } => self.hub.say_goodbye(part, parts),
             Input::Stop => self.stopping = true,

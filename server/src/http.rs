@@ -18,6 +18,7 @@ mod auth;
 mod connections;
 mod cors;
 mod devices;
+mod durable;
 mod error;
 mod extract;
 mod health;
@@ -94,6 +95,9 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one))
         .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/alerts/{id}/acknowledge", post(alerts::acknowledge))
+        .route("/api/v1/alerts/{id}/resolve", post(alerts::resolve))
+        .route("/api/v1/alerts/{id}/shelve", post(alerts::shelve))
         .route("/api/v1/rules", get(rules::list))
         .route("/api/v1/rules/{name}", get(rules::one).put(rules::put).delete(rules::delete))
         .route("/api/v1/telemetry", post(telemetry::post))

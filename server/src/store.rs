@@ -7,7 +7,12 @@
 use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, Transaction, params};
-use valtronics_protocol::{filter::Channel, id::Seq, time::UnixMillis};
+use valtronics_protocol::{
+    event::Alert,
+    filter::Channel,
+    id::{AlertId, Seq},
+    time::UnixMillis,
+};
 
 use crate::{
     commit::{Commit, Committed, CommittedEvent, Oldest, QueueKey, Row, RuleChange},
@@ -15,10 +20,12 @@ use crate::{
 };
 
 mod agents;
+mod alerts;
 mod ballast;
 mod error;
 mod events;
 mod journal;
+mod past;
 mod prune;
 mod registry;
 mod restore;
@@ -26,9 +33,11 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use alerts::{AlertPage, WantedAlerts};
 use ballast::Ballast;
 pub use error::StoreError;
 use events::{Numbering, Positions};
+pub use past::{Past, past};
 use registry::Registry;
 pub use registry::{RegisterError, Registered, RegistryLimits};
 pub use restore::Restored;
@@ -116,6 +125,9 @@ impl Store {
         for used in &commit.keys {
             write_key(&transaction, used)?;
         }
+        for (key, json) in &commit.watches {
+            alerts::write_watch(&transaction, key, json.as_deref())?;
+        }
         let mut numbering = Numbering::after(&self.positions);
         let mut events = Vec::with_capacity(commit.events.len());
         for draft in &commit.events {
@@ -152,6 +164,22 @@ impl Store {
         most: usize,
     ) -> Result<Vec<CommittedEvent>, StoreError> {
         events::after(&self.db, channel, after, most)
+    }
+
+    /// Reads alerts, newest first: those that are wanted among some of all.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn alerts(&self, wanted: &WantedAlerts) -> Result<AlertPage, StoreError> {
+        alerts::list(&self.db, wanted)
+    }
+
+    /// Reads an alert.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
+        alerts::one(&self.db, id)
     }
 
     /// Returns the oldest events that are held.

@@ -35,6 +35,8 @@ const REQUESTS: usize = 64;
 const PAGE: usize = 128;
 /// How many requests for pages may wait: the rest waits in the hub, one a connection and channel.
 const PAGES: usize = 16;
+/// How many looks may wait: one a request over HTTP, and whoever finds no room waits.
+const LOOKS: usize = 16;
 /// How often last values are written down, so that a start has little to replay.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How soon the next slice of what is old goes: a call deletes 1,000 commits, and at most 50 a
@@ -90,9 +92,18 @@ struct Request {
     answer: oneshot::Sender<Result<Vec<Named>, RegisterError>>,
 }
 
+/// A look at what is stored, in the store's turn.
+type Look = Box<dyn FnOnce(&Store) + Send>;
+
+/// The store has ended, or cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store cannot be read now")]
+pub struct Unreadable;
+
 /// The way to the store.
 #[derive(Clone)]
 pub struct StoreHandle {
+    looks: mpsc::Sender<Look>,
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
     commits: Arc<AtomicU64>,
@@ -113,6 +124,24 @@ impl StoreHandle {
         let request = Request { registrant, wanted, answer };
         self.requests.send(request).await.map_err(|_| RegisterError::Unavailable)?;
         answered.await.map_err(|_| RegisterError::Unavailable)?
+    }
+
+    /// Looks at what is stored: nothing is committed meanwhile, so it has to be short.
+    ///
+    /// # Errors
+    /// When the store has ended or cannot be read.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Unreadable> {
+        let (answer, answered) = oneshot::channel();
+        let look = Box::new(move |store: &Store| {
+            let read = look(store).inspect_err(|error| tracing::error!(%error, "cannot be read"));
+            // Whoever asked may have gone.
+            let _ = answer.send(read.map_err(|_| Unreadable));
+        });
+        self.looks.send(look).await.map_err(|_| Unreadable)?;
+        answered.await.map_err(|_| Unreadable)?
     }
 
     /// Tells whether the store can do its work.
@@ -138,6 +167,7 @@ pub struct StoreTask {
     commits: mpsc::Receiver<Commit>,
     pages: mpsc::Receiver<PageRequest>,
     health: health::Teller,
+    looks: mpsc::Receiver<Look>,
     committed: Arc<AtomicU64>,
 }
 
@@ -161,6 +191,7 @@ impl StoreTask {
         // The engine sends a commit only when the one before is done.
         let (commits, commits_rx) = mpsc::channel(1);
         let (pages, pages_rx) = mpsc::channel(PAGES);
+        let (looks, looks_rx) = mpsc::channel(LOOKS);
         let (teller, health) = health::Teller::new();
         let committed = Arc::default();
         let task = Self {
@@ -170,10 +201,11 @@ impl StoreTask {
             requests: requests_rx,
             commits: commits_rx,
             pages: pages_rx,
+            looks: looks_rx,
             health: teller,
             committed: Arc::clone(&committed),
         };
-        let handle = StoreHandle { requests, health, commits: committed };
+        let handle = StoreHandle { looks, requests, health, commits: committed };
         (task, handle, EngineWays { commits, pages })
     }
 
@@ -188,6 +220,7 @@ impl StoreTask {
             tokio::select! {
                 Some(request) = self.requests.recv() => self.register(request, &engine).await,
                 Some(request) = self.pages.recv() => self.read_page(request, &engine).await,
+                Some(look) = self.looks.recv() => self.with(move |store| look(store)).await,
                 commit = self.commits.recv(), if failed.is_none() => match commit {
                     Some(commit) => failed = self.commit(commit, &engine).await,
                     None => break,

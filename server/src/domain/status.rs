@@ -224,6 +224,12 @@ impl Health {
         self.last_seen
     }
 
+    /// Returns the status that was announced last.
+    #[must_use]
+    pub fn announced(&self) -> Option<Status> {
+        self.announced
+    }
+
     /// Returns when silence will make the device offline, if nothing is heard until then.
     #[must_use]
     pub fn deadline(&self) -> Option<UnixMillis> {

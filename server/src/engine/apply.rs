@@ -3,14 +3,14 @@
 use std::{ops::Range, sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
-use valtronics_protocol::{event::AlertStatus, id::DeviceId, time::UnixMillis};
+use valtronics_protocol::time::UnixMillis;
 
 use super::{Engine, TICK, gateways};
 use crate::{
-    commit::{AlertDraft, EventDraft, RegistryChange, Row, RuleChange},
+    commit::{RegistryChange, Row, RuleChange},
     domain::rule::Rule,
     hub::projection::Change,
-    ingest::{Batch, Item, StatusReport},
+    ingest::{Batch, Item, StatusReport, Ticket},
     state::LastValue,
     used_key::KeyState,
 };
@@ -28,10 +28,10 @@ pub struct Rules {
 pub enum RuleEdit {
     /// The rules of files were read again.
     Files(Vec<Rule>),
-    /// A rule was written over HTTP.
-    Put(Rule, oneshot::Sender<Result<(), ReadOnly>>),
-    /// A rule was deleted over HTTP: whether there was one.
-    Delete(Arc<str>, oneshot::Sender<Result<bool, ReadOnly>>),
+    /// A rule was written over HTTP; the ticket is told when that is durable.
+    Put(Rule, Ticket, oneshot::Sender<Result<(), ReadOnly>>),
+    /// A rule was deleted over HTTP: whether there was one; the same.
+    Delete(Arc<str>, Ticket, oneshot::Sender<Result<bool, ReadOnly>>),
 }
 
 /// A rule of a file cannot be edited over HTTP.
@@ -132,7 +132,8 @@ impl Engine {
             returned |= metric.freshness.heard(received_at);
             live.push(change);
             for rule in &metric.rules {
-                self.alerts.observe(*rule, id, &row.value, row.at, received_at, &mut drafts);
+                let times = (row.at, received_at);
+                self.alerts.observe(*rule, id, &row.value, times, &mut drafts);
             }
         }
         if !live.is_empty() {
@@ -154,19 +155,6 @@ impl Engine {
         }
     }
 
-    /// Announces the status of a device if it has changed; then its silence counts otherwise.
-    fn announce(&mut self, id: DeviceId, now: UnixMillis) {
-        let changed = self.state.device_mut(id).and_then(|d| d.health.transition(id, now));
-        if let Some(draft) = changed {
-            self.pending.events.push(EventDraft::Status(draft));
-            self.schedule.look_by(id, now);
-        }
-    }
-
-    fn draft(&mut self, drafts: Vec<AlertDraft>) {
-        self.pending.events.extend(drafts.into_iter().map(EventDraft::Alert));
-    }
-
     fn report(&mut self, report: StatusReport, now: UnixMillis) {
         let StatusReport { device: id, status, reason, at } = report;
         let Some(device) = self.state.device_mut(id) else {
@@ -177,7 +165,7 @@ impl Engine {
     }
 
     /// Takes over names that have come into being.
-    pub(super) fn registered(&mut self, changes: Vec<RegistryChange>) {
+    pub(super) fn registered(&mut self, changes: Vec<RegistryChange>, now: UnixMillis) {
         for change in changes {
             let metric = match &change {
                 RegistryChange::Metric(metric) => Some((metric.device, metric.index)),
@@ -187,6 +175,8 @@ impl Engine {
                 let offline_after = self.offline_after;
                 if let Some(device) = self.state.device_mut(id) {
                     device.health.configure_offline_after(offline_after);
+                    let (name, key) = (&device.registered.name, &device.key);
+                    device.rules = self.alerts.rules_for_status(name, key);
                 }
                 if let Some(device) = self.state.device(id) {
                     self.hub.device_added(device);
@@ -195,10 +185,7 @@ impl Engine {
             if let Some((id, index)) = metric
                 && let Some(device) = self.state.device_mut(id)
             {
-                let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
-                if let Some(metric) = device.metric_mut(index) {
-                    metric.rules = self.alerts.rules_for(&name, &key, &metric.name);
-                }
+                device.watch_metric(index, &mut self.alerts, now);
             }
         }
     }
@@ -253,16 +240,16 @@ impl Engine {
         now: UnixMillis,
         change: impl Fn(&mut crate::state::Device),
     ) {
+        let mut changed = Vec::new();
         for device in self.state.devices_mut() {
-            if device.registered.sub != *sub || device.registered.gateway.as_ref() != Some(name) {
-                continue;
+            if device.registered.sub == *sub && device.registered.gateway.as_ref() == Some(name) {
+                change(device);
+                changed.push(device.id());
             }
-            change(device);
-            let id: DeviceId = device.id();
+        }
+        for id in changed {
             self.schedule.look_by(id, now);
-            if let Some(draft) = device.health.transition(id, now) {
-                self.pending.events.push(EventDraft::Status(draft));
-            }
+            self.announce(id, now);
         }
     }
 
@@ -271,7 +258,7 @@ impl Engine {
         let stored = |name: &Arc<str>, json| RuleChange { name: Arc::clone(name), json };
         match edit {
             RuleEdit::Files(files) => self.rules.files = files,
-            RuleEdit::Put(rule, answer) => {
+            RuleEdit::Put(rule, ticket, answer) => {
                 if let Err(read_only) = self.rules.in_file(&rule.name) {
                     let _ = answer.send(Err(read_only));
                     return;
@@ -280,28 +267,29 @@ impl Engine {
                 self.pending.rules.push(stored(&rule.name, Some(json.into())));
                 self.rules.stored.retain(|known| known.name != rule.name);
                 self.rules.stored.push(rule);
+                self.pending_tickets.push((Some(ticket), None));
                 let _ = answer.send(Ok(()));
             }
-            RuleEdit::Delete(name, answer) => {
+            RuleEdit::Delete(name, ticket, answer) => {
                 let known = self.rules.stored.iter().any(|rule| rule.name == name);
                 let deleted = self.rules.in_file(&name).map(|()| known);
                 if deleted == Ok(true) {
                     self.pending.rules.push(stored(&name, None));
                     self.rules.stored.retain(|rule| rule.name != name);
                 }
+                self.pending_tickets.push((Some(ticket), None));
                 let _ = answer.send(deleted);
             }
         }
         let mut drafts = Vec::new();
         self.alerts.set_rules(self.rules.all(), now, &mut drafts);
-        debug_assert!(drafts.iter().all(|draft| draft.status == AlertStatus::Resolved));
-        self.draft(drafts);
         for device in self.state.devices_mut() {
-            device.watch(&self.alerts);
+            device.watch(&mut self.alerts, now, &mut drafts);
         }
+        self.draft(drafts);
     }
 }
 
 /// How far beyond its receipt a reading may count when last values move: a clock that runs ahead
 /// freezes nothing (WebSocket API, section 5).
-const LEAD: std::time::Duration = std::time::Duration::from_secs(1);
+pub const LEAD: std::time::Duration = std::time::Duration::from_secs(1);

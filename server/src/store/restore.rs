@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis};
 
 use super::{
-    StoreError, agents,
+    StoreError, agents, alerts,
     events::{self, parse},
     journal,
     registry::Registry,
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     commit::{
         CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, RegistryChange, Row, Severities,
+        WatchKey,
     },
     state::RING,
     tally::{AgentId, AgentKey, AgentRecord},
@@ -49,6 +50,8 @@ pub struct Restored {
     pub device_seq: Seq,
     /// Rules that were edited over HTTP, as JSON.
     pub rules: Vec<(String, String)>,
+    /// What is remembered of devices under rules, as JSON.
+    pub watches: Vec<(WatchKey, String)>,
     /// The newest value of each metric.
     pub last_values: Vec<Row>,
 }
@@ -73,6 +76,7 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         alert_seq: last_seq(Channel::Alerts)?,
         device_seq: last_seq(Channel::Devices)?,
         rules: rules(db)?,
+        watches: alerts::watches(db)?,
         last_values: last_values(db)?,
     })
 }

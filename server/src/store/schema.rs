@@ -15,7 +15,7 @@ use super::StoreError;
 const APPLICATION_ID: u32 = 0x5661_6c74;
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
@@ -110,6 +110,14 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE queues ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;
     UPDATE queues SET seen_at = unixepoch() * 1000;
 ",
+    "
+    CREATE TABLE watches (
+        rule TEXT NOT NULL,
+        device INTEGER NOT NULL,
+        json TEXT NOT NULL,
+        PRIMARY KEY (rule, device)
+    ) WITHOUT ROWID;
+",
 ];
 
 /// Makes the data directory and holds it for this process alone.
@@ -138,6 +146,16 @@ fn private(path: &Path) -> Result<File, StoreError> {
 /// Opens the file and brings its tables up to date.
 pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
     migrate_to(dir, MIGRATIONS.len())
+}
+
+/// Opens a file that there is, to read it.
+pub(super) fn open_to_read(dir: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(dir.join("valtronics.db"), flags)?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known { Err(StoreError::Newer { found, known }) } else { Ok(db) }
 }
 
 /// Opens the file and brings its tables to a version at least.

@@ -7,6 +7,7 @@
 )]
 
 mod agents;
+mod alert_engine;
 mod auth;
 mod bad_input;
 mod batches;
