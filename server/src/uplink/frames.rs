@@ -142,6 +142,8 @@ impl Frames {
             }
         };
         received.batch.received_at = clock::now();
+        received.batch.rows.reserve(parsed.readings.len());
+        received.batch.items.reserve(parsed.messages.len());
         let (mut reached, mut learned) = (Ack::default(), false);
         for message in &parsed.messages {
             let count = count(message.content.as_ref().ok(), &mut received.batch.tally);
