@@ -267,7 +267,7 @@ impl<'a> Connection<'a> {
             return Ok(false);
         }
         let mut frame = Vec::new();
-        FrameHeader { historical, first }.write(&mut frame);
+        FrameHeader::Numbered { historical, first }.write(&mut frame);
         match historical {
             true => self.encoder.encode_self_contained(readings, &mut frame),
             false => self.encoder.encode(readings, &mut frame),

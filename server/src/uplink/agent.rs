@@ -51,6 +51,9 @@ impl Decoder {
         let damaged = |_| End::Close(CloseCode::Protocol, "a frame of readings is damaged".into());
         let (header, payload) =
             FrameHeader::read(frame).map_err(|error| damaged(error.to_string()))?;
+        let FrameHeader::Numbered { historical, first } = header else {
+            return Ok(Received::default());
+        };
         let rows = self.batches.decode(payload).map_err(|error| damaged(error.to_string()))?.len();
         if self.generation != self.batches.generation() {
             self.generation = self.batches.generation();
@@ -59,8 +62,7 @@ impl Decoder {
         self.learn(frames).await?;
         let mut received = Received::default();
         received.batch.received_at = clock::now();
-        let known =
-            frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(header.first));
+        let known = frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(first));
         let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
         received.duplicates = skipped;
         received.ack_again = skipped > 0;
@@ -76,9 +78,9 @@ impl Decoder {
             previous = Some((*device, row.timestamp));
             let at = received.batch.plausible(Some(row.timestamp));
             let row = Row { device: *device, metric: *metric, at, value: row.value.clone() };
-            push_row(&mut received.batch, begin, row, header.historical);
+            push_row(&mut received.batch, begin, row, historical);
         }
-        let last = header.first.saturating_add(rows as u64).saturating_sub(1);
+        let last = first.saturating_add(rows as u64).saturating_sub(1);
         if rows > skipped {
             frames.reach(Ack { seq: Some(last), event: None }, &mut received.batch);
         }
@@ -153,6 +155,7 @@ impl Frames {
                 received.batch.items.push(Item::Status(report));
                 self.reach(Ack { seq: None, event: Some(event.seq) }, &mut received.batch);
             }
+            AgentMessage::Gap(_) => {}
         }
         Ok(received)
     }
