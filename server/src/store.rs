@@ -20,6 +20,7 @@ mod restore;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod uplinks;
 
 pub use error::StoreError;
 use events::{Numbering, Positions};
@@ -79,6 +80,12 @@ impl Store {
         }
         for change in &commit.rules {
             write_rule(&transaction, change)?;
+        }
+        for lost in &commit.lost {
+            uplinks::write_lost(&transaction, lost, commit.received_at)?;
+        }
+        for machine in &commit.machines {
+            uplinks::write_machine(&transaction, machine)?;
         }
         let mut numbering = Numbering::after(&self.positions);
         let mut events = Vec::with_capacity(commit.events.len());
