@@ -184,7 +184,7 @@ impl<'a> Connection<'a> {
                 self.heard = clock::monotonic();
                 self.pinged = false;
                 if matches!(&message, Message::Pong(payload) if **payload == *PREVIEW_PING) {
-                    self.previews.arrived(self.heard);
+                    self.previews.arrived();
                 }
                 match parse(message)? {
                     Some(message) => self.heed(message).await,
@@ -281,10 +281,11 @@ impl<'a> Connection<'a> {
     async fn send_preview(&mut self) -> Result<(), End> {
         let after = self.previews.after(self.window.sent().seq);
         let preview = self.queue.preview(after).await?;
-        self.previews.sent(preview.through, clock::monotonic());
         let mut frame = Vec::new();
         FrameHeader::Preview.write(&mut frame);
         self.encoder.encode(preview.readings.iter().map(|(_, reading)| reading), &mut frame);
+        let needs = self.window.time_for(frame.len());
+        self.previews.sent(preview.through, needs, clock::monotonic());
         send(&mut self.socket, Message::Binary(frame.into())).await?;
         send(&mut self.socket, Message::Ping(PREVIEW_PING.into())).await
     }

@@ -62,6 +62,13 @@ impl Pace {
         (bytes.clamp(LEAST_FRAME, MOST_FRAME) / self.reading_bytes) as usize
     }
 
+    /// Returns how long the link needs for so many bytes; zero while nothing is known.
+    #[must_use]
+    pub fn time_for(&self, bytes: usize) -> Duration {
+        let seconds = self.goodput.map_or(0.0, |goodput| bytes as f64 / goodput);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
+    }
+
     /// Notes a frame that goes now, and whether more waits behind it.
     pub fn departed(
         &mut self,

@@ -23,8 +23,7 @@ pub struct Previews {
     behind_since: Option<Instant>,
     sent_at: Option<Instant>,
     under_way: bool,
-    /// The least time between two: twice what the last one took, so that the queue gets its half of
-    /// a slow link.
+    /// The least time between two.
     pause: Duration,
 }
 
@@ -66,18 +65,16 @@ impl Previews {
         Some(again.map_or(since + PATIENCE, |at| at.max(since + PATIENCE)))
     }
 
-    /// Notes a preview that showed everything up to `through`.
-    pub fn sent(&mut self, through: u64, now: Instant) {
+    /// Notes a preview that showed everything up to `through`, for which the link needs so long: as
+    /// much of a slow one is the queue's.
+    pub fn sent(&mut self, through: u64, needs: Duration, now: Instant) {
         (self.passed, self.shown) = (self.passed.max(through), through);
-        (self.sent_at, self.under_way) = (Some(now), true);
+        (self.sent_at, self.under_way, self.pause) = (Some(now), true, needs * 2);
     }
 
     /// Notes that the server has read the preview.
-    pub fn arrived(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.under_way, false) {
-            let took = self.sent_at.map(|at| now.saturating_duration_since(at));
-            self.pause = took.unwrap_or_default() * 2;
-        }
+    pub fn arrived(&mut self) {
+        self.under_way = false;
     }
 }
 
@@ -105,10 +102,10 @@ mod tests {
         previews.left(true, true, now);
         assert_eq!(previews.due(9, 2, FLUSH), Some(now));
         assert_eq!(previews.after(2), 2);
-        previews.sent(9, now);
+        previews.sent(9, Duration::from_millis(10), now);
         assert_eq!((previews.passed(), previews.after(4)), (9, 9));
         assert_eq!(previews.due(10, 4, FLUSH), None, "one is under way");
-        previews.arrived(now + Duration::from_millis(10));
+        previews.arrived();
         assert_eq!(previews.due(9, 4, FLUSH), None, "nothing is new");
         assert_eq!(previews.due(10, 4, FLUSH), Some(now + FLUSH));
     }
@@ -117,8 +114,8 @@ mod tests {
     fn a_slow_link_sees_few_previews_and_a_new_one_all_again() {
         let (mut previews, now) = (Previews::default(), crate::clock::monotonic());
         previews.left(true, true, now);
-        previews.sent(9, now);
-        previews.arrived(now + Duration::from_secs(1));
+        previews.sent(9, Duration::from_secs(1), now);
+        previews.arrived();
         assert_eq!(previews.due(10, 4, FLUSH), Some(now + Duration::from_secs(2)));
         previews.connected();
         assert_eq!((previews.passed(), previews.after(4)), (9, 4));

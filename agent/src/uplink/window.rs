@@ -66,6 +66,12 @@ impl Window {
         (!self.blocked && (paced || self.under_way.is_empty())).then_some(room)
     }
 
+    /// Returns how long the link needs for so many bytes, as far as that is known.
+    #[must_use]
+    pub fn time_for(&self, bytes: usize) -> Duration {
+        self.pace.time_for(bytes)
+    }
+
     /// Returns how many readings a frame may hold, so that it does not hold the link for long.
     #[must_use]
     pub fn frame_readings(&self) -> usize {

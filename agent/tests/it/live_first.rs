@@ -180,12 +180,16 @@ async fn behind_a_slow_link_the_newest_is_never_late() {
     let window = Some(1024 * 1024);
     session.answer(Welcome { success: true, window, ..Welcome::default() }).await;
 
-    // Random enough that a reading takes about three bytes: seconds of the link's time.
-    let noise = |n: i64| n * 1_000_000 + n * 7919 % 999_983;
-    fed.write((1..=8000).map(noise)).await;
+    // So much that is new in each reading takes three bytes: seconds of the link's time.
+    let noise = |n: i64| {
+        let mixed = n.wrapping_mul(0x5851_F42D_4C95_7F2D);
+        n * 1_000_000
+            + (mixed ^ mixed >> 29).wrapping_mul(0x2545_F491_4F6C_DD1D) as u32 as i64 % 999_983
+    };
+    fed.write((1..=10_000).map(noise)).await;
     let mut heard = Heard::default();
     let mut slowest = Duration::ZERO;
-    for n in 8001..=8010 {
+    for n in 10_001..=10_004 {
         let begun = clock::monotonic();
         fed.write([noise(n)]).await;
         let is_shown = |heard: &Heard| {
@@ -195,11 +199,11 @@ async fn behind_a_slow_link_the_newest_is_never_late() {
         heard.until(&mut session, true, is_shown).await;
         slowest = slowest.max(begun.elapsed());
     }
-    assert!(heard.numbered.len() < 8000, "the backlog is still on its way");
+    assert!(heard.numbered.len() < 10_000, "the backlog is still on its way");
     assert!(slowest < Duration::from_secs(5), "the newest took {slowest:?}");
-    heard.until(&mut session, true, |heard| heard.numbered.len() == 8010).await;
+    heard.until(&mut session, true, |heard| heard.numbered.len() == 10_004).await;
     let numbers: Vec<u64> = heard.numbered.iter().map(|(seq, ..)| *seq).collect();
-    assert_eq!(numbers, (1..=8010).collect::<Vec<u64>>());
+    assert_eq!(numbers, (1..=10_004).collect::<Vec<u64>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,6 +116,7 @@ fn everything_comes_back() {
                 RuleChange { name: "hot".into(), json: Some("{\"a\":1}".into()) },
                 RuleChange { name: "cold".into(), json: Some("{}".into()) },
             ],
+            ..Commit::default()
         })
         .unwrap();
     let deleted = RuleChange { name: "cold".into(), json: None };

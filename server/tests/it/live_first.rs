@@ -145,8 +145,10 @@ async fn previews_go_on_while_the_store_cannot_commit() {
 
 #[tokio::test]
 async fn a_backlog_moves_no_last_value_and_raises_no_alert() {
-    let rule = "[[rules]]\nname = \"hot\"\ndevices = [\"*\"]\nmetric = \"t\"\nkind = \"threshold\"\nabove = 90\nseverity = \"critical\"\n";
-    let server = Server::with_files("rules = \"rules.toml\"", &[("rules.toml", rule)]).await;
+    let server = Server::start().await;
+    let admin = server.token("ops", Some("admin"), None).await;
+    let rule = r#"{"device": "*", "metric": "t", "kind": "threshold", "above": 90, "severity": "critical"}"#;
+    assert_eq!(server.http("PUT", "/api/v1/rules/hot", &admin, rule).await.0, 200);
     let mut client = server.subscriber().await;
     client.subscribe("alerts").await;
     let (mut agent, _) = connect(&server, "q", "m").await;
