@@ -96,8 +96,8 @@ pub struct Limits {
 /// What follows a [`Position`].
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// What was lost before the readings; there may be more of that, which is read next.
-    pub gap: Option<Gap>,
+    /// What was lost before the readings.
+    pub gaps: Vec<Gap>,
     /// The number of the first reading.
     pub first: u64,
     /// The readings, numbered on from `first`.
@@ -251,8 +251,8 @@ impl Queue {
 
     /// Returns what follows `after`.
     pub fn read(&mut self, after: Position, limits: Limits) -> Chunk {
-        let gap = self.gaps.after(after.seq);
-        let after = Position { seq: gap.as_ref().map_or(after.seq, |gap| gap.last), ..after };
+        let gaps = self.gaps.after(after.seq);
+        let after = Position { seq: gaps.last().map_or(after.seq, |gap| gap.last), ..after };
         let first = (after.seq + 1).max(self.first);
         let skipped = usize::try_from(first - self.first).unwrap_or(usize::MAX);
         let waiting = (first..).zip(self.readings.iter().skip(skipped));
@@ -276,7 +276,7 @@ impl Queue {
         self.counters.sent += through.saturating_sub(self.handed_out.max(first - 1));
         self.handed_out = self.handed_out.max(through);
         Chunk {
-            gap,
+            gaps,
             first,
             more: through < self.end().seq,
             readings,

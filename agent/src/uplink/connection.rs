@@ -236,7 +236,7 @@ impl<'a> Connection<'a> {
                 self.previews.left(true, true, now);
                 self.send_preview_if_due(now).await?;
             }
-            if let Some(gap) = &chunk.gap {
+            for gap in &chunk.gaps {
                 self.send_gap(gap).await?;
             }
             if self.send_readings(&chunk).await? && chunk.more {
