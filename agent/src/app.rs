@@ -19,7 +19,7 @@ use valtronics_protocol::uplink::Gateway;
 use crate::{
     clock,
     config::Config,
-    queue::{Queue, keeper},
+    queue::{Queue, keeper, timeline::notebook::Notebook},
     source::{
         self, SourceEvent,
         capture::Recorder,
@@ -91,11 +91,13 @@ pub async fn run(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, inbox) = mpsc::channel(EVENTS);
-    let (queue, keeping) = keeper::start(Queue::new(&config.queue), inbox);
+    let gateway = gateway(&config.name);
+    let notebook = Notebook::new(&config.data_dir, &gateway.boot_id);
+    let (queue, keeping) = keeper::start(Queue::new(&config.queue), notebook, inbox);
     let (link, _) = watch::channel(Link::default());
     let stopping = CancellationToken::new();
     let mut keeper = JoinSet::from_iter([keeping]);
-    let sending = uplink::run(uplink, gateway(&config.name), queue.clone(), link, stopping.clone());
+    let sending = uplink::run(uplink, gateway, queue.clone(), link, stopping.clone());
     let mut sender = JoinSet::from_iter([sending]);
     let mut sources = Sources::start(&config, &events, recorder.as_ref(), None);
     info!(name = config.name, sources = config.sources.len(), "started");

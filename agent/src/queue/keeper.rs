@@ -4,12 +4,13 @@
 //! owner, and neither a slow source nor a slow connection can hold the other up.
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
 use valtronics_protocol::time::UnixMillis;
 
 use super::{
     Chunk, Counters, Limits, Position, Queue,
     newest::{Newest, Preview},
-    timeline::{Start, Timeline},
+    timeline::{Start, Timeline, notebook::Notebook},
 };
 use crate::{clock, source::SourceEvent};
 
@@ -40,18 +41,21 @@ pub struct Handle {
 #[error("the queue is closed")]
 pub struct Closed;
 
-/// Makes the handle and the task, which ends with the last handle.
+/// Makes the handle and the task, which ends with the last handle; `notebook` remembers by which
+/// clock the queue is timed.
 pub fn start(
     queue: Queue,
+    notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
 ) -> (Handle, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let (seq, watched_seq) = watch::channel(0);
     let (urgent, watched_urgent) = watch::channel((0, 0));
     let keeper = Keeper {
-        queue,
         newest: Newest::default(),
-        timeline: Timeline::default(),
+        timeline: notebook.read(queue.id()),
+        notebook,
+        queue,
         events,
         inbox,
         seq,
@@ -176,6 +180,7 @@ struct Keeper {
     queue: Queue,
     newest: Newest,
     timeline: Timeline,
+    notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
     inbox: mpsc::Receiver<Request>,
     seq: watch::Sender<u64>,
@@ -237,7 +242,16 @@ impl Keeper {
     /// Holds the clock that a source has read against the one that never jumps.
     fn note(&mut self, received: UnixMillis) {
         let Position { seq, event, .. } = self.queue.end();
-        self.timeline.note(received, clock::since_boot(), (seq + 1, event + 1));
+        if self.timeline.note(received, clock::since_boot(), (seq + 1, event + 1)) {
+            self.write_timeline();
+        }
+    }
+
+    /// Rare enough not to leave the task for it, and no loss where it fails.
+    fn write_timeline(&self) {
+        if let Err(error) = self.notebook.write(self.queue.id(), &self.timeline) {
+            warn!(%error, "after a restart of the agent its clock could not be corrected");
+        }
     }
 
     /// Who asked may have gone in the meantime: then the answer is for nobody.
@@ -265,6 +279,7 @@ impl Keeper {
             Request::Renew => {
                 self.queue.renew();
                 self.timeline.renumber();
+                self.write_timeline();
                 self.newest = Newest::default();
                 self.show();
             }
