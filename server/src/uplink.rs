@@ -266,12 +266,14 @@ impl Uplink {
                 Ok(()) = acks.progress.changed(), if acks.told != frames.admitted.accepted => {
                     acks.due = true;
                 }
-                Ok(()) = taken_over.changed() => {
-                    let why = "a newer connection has taken this queue over";
-                    return End::Close(CloseCode::Forbidden, why.into());
-                }
+                Ok(()) = taken_over.changed() => {}
                 () = &mut stopped => return stopping(),
                 () = &mut alarm => {}
+            }
+            // Before any acknowledgement: what the newer connection commits is not this one's.
+            if *taken_over.borrow() {
+                let why = "a newer connection has taken this queue over";
+                return End::Close(CloseCode::Forbidden, why.into());
             }
             if let Err(end) = self.send_due(&mut acks, &mut timing).await {
                 return end;

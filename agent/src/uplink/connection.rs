@@ -281,6 +281,10 @@ impl<'a> Connection<'a> {
     async fn send_preview(&mut self) -> Result<(), End> {
         let after = self.previews.after(self.window.sent().seq);
         let preview = self.queue.preview(after).await?;
+        if preview.readings.is_empty() {
+            self.previews.showed(preview.through);
+            return Ok(());
+        }
         let mut frame = Vec::new();
         FrameHeader::Preview.write(&mut frame);
         self.encoder.encode(preview.readings.iter().map(|(_, reading)| reading), &mut frame);
