@@ -8,7 +8,7 @@ use valtronics_agent::{
     app::{self, Signal},
     clock,
     config::Config,
-    decode::{Decoder, Format, csv::Csv, guess::Guess},
+    decode::{Decoder, Format, csv::Csv, dsmr::Dsmr, guess::Guess, nmea::Nmea, vedirect::Vedirect},
     normalize::{HeldBack, Normalizer, Rules},
     telemetry,
 };
@@ -77,6 +77,12 @@ enum Named {
     Kv,
     /// As --pattern says.
     Pattern,
+    /// Sentences of NMEA 0183.
+    Nmea,
+    /// Blocks of VE.Direct.
+    Vedirect,
+    /// Telegrams of DSMR P1.
+    Dsmr,
     /// Found out from the first lines.
     Guess,
 }
@@ -117,6 +123,9 @@ impl Cli {
                     (Named::Json, None) => Format::Json,
                     (Named::Csv, None) => Format::Csv(Csv::new(&[])),
                     (Named::Kv, None) => Format::Kv,
+                    (Named::Nmea, None) => Format::Nmea(Nmea::default()),
+                    (Named::Vedirect, None) => Format::Vedirect(Vedirect::default()),
+                    (Named::Dsmr, None) => Format::Dsmr(Dsmr::default()),
                     (Named::Guess, None) => Format::Guess(Guess::default()),
                     (Named::Pattern, Some(pattern)) => {
                         Format::Pattern(pattern.parse().map_err(usage)?)

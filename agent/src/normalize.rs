@@ -54,6 +54,15 @@ pub struct Rules {
     pub time: Option<String>,
 }
 
+impl Rules {
+    /// Returns how long a value may keep still at most until it is sent all the same; `None` where
+    /// that depends on the device alone.
+    #[must_use]
+    pub fn longest_still(&self) -> Option<Duration> {
+        self.deadband.map(|_| self.every.unwrap_or_default().max(HEARTBEAT))
+    }
+}
+
 /// A number for all metrics, or by metric.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "expected a number, or { metric = number }")]

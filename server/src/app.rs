@@ -16,7 +16,6 @@ use crate::{
     domain::{
         alerts::Alerts,
         rule::{self, Rule},
-        status::Health,
     },
     engine::{Engine, EngineHandle, Input, Parts, RuleEdit, Rules},
     http::{self, Shared},
@@ -255,9 +254,7 @@ fn state(
     }
     for update in &restored.statuses {
         if let Some(device) = state.device_mut(update.device_id) {
-            let (status, reason) = (update.new_status, &update.reason);
-            device.health = Health::restored(status, reason, update.metadata.last_seen, now);
-            device.status = Some(update.clone());
+            device.restore(update, now);
         }
     }
     for row in &restored.last_values {
@@ -270,7 +267,7 @@ fn state(
         state.open_alerts.insert(open.alert.alert_id, open.clone());
     }
     for device in state.devices_mut() {
-        device.health.set_offline_after(config.devices.offline_after);
+        device.health.configure_offline_after(config.devices.offline_after);
         if device.registered.gateway.is_some() {
             device.health.gateway_away(now);
         }

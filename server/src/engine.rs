@@ -32,6 +32,7 @@ mod commits;
 mod gateways;
 mod handle;
 mod queues;
+mod schedule;
 
 pub use apply::{ReadOnly, RuleEdit, Rules};
 pub use gateways::AdmitGateway;
@@ -39,6 +40,7 @@ use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle};
 use queues::Queues;
 pub use queues::{NotOpened, OpenRequest, Opened};
+use schedule::Schedule;
 
 /// What a session asks of the engine.
 #[derive(Debug)]
@@ -198,6 +200,7 @@ pub struct Engine {
     rules: Rules,
     queues: Queues,
     gateways: Gateways,
+    schedule: Schedule,
     keep: Duration,
     offline_after: Option<Duration>,
     store: mpsc::Sender<Commit>,
@@ -236,6 +239,7 @@ impl Engine {
         let (commands, commands_rx) = mpsc::channel(handle::COMMANDS);
         let (instant, now) = (clock::instant(), clock::now());
         let gateways = Gateways::restore(parts.state.devices(), now);
+        let schedule = Schedule::of(parts.state.devices(), now);
         let events = parts.ended_alerts.into_iter().map(EventDraft::Alert).collect();
         let engine = Self {
             state: parts.state,
@@ -244,6 +248,7 @@ impl Engine {
             rules: parts.rules,
             queues: Queues::restore(parts.queues, parts.machines),
             gateways,
+            schedule,
             keep: parts.keep,
             offline_after: parts.offline_after,
             store: parts.store,

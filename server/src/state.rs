@@ -20,11 +20,13 @@ use crate::{
     },
     domain::{
         alerts::{Alerts, RuleIndex},
+        freshness::Freshness,
         status::Health,
     },
 };
 
 mod event_log;
+mod silence;
 
 pub use event_log::{EventLog, LoggedEvent, RING, encode};
 
@@ -66,6 +68,8 @@ pub struct Metric {
     pub unit: Arc<str>,
     /// Its newest value.
     pub last: Option<LastValue>,
+    /// Whether it is heard as often as it usually is.
+    pub freshness: Freshness,
     /// The alert rules that watch it.
     pub rules: Vec<RuleIndex>,
 }
@@ -182,7 +186,8 @@ impl Device {
             known.unit = unit;
         } else {
             assert_eq!(at, self.metrics.len(), "indices have no holes");
-            self.metrics.push(Metric { name, unit, last: None, rules: Vec::new() });
+            let (freshness, rules) = (Freshness::default(), Vec::new());
+            self.metrics.push(Metric { name, unit, last: None, freshness, rules });
         }
     }
 

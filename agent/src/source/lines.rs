@@ -12,7 +12,8 @@ use crate::{
     clock,
     config::{fault::Fault, section::Section},
     decode::{
-        Counts, Decoder, Format, FormatName, Sample, csv::Csv, guess::Guess, pattern::Pattern,
+        Counts, Decoder, Format, FormatName, Sample, csv::Csv, dsmr::Dsmr, guess::Guess,
+        nmea::Nmea, pattern::Pattern, vedirect::Vedirect,
     },
     normalize::{HeldBack, Normalizer, Rules},
 };
@@ -52,6 +53,9 @@ impl Config {
                 (FormatName::Json, None) => Format::Json,
                 (FormatName::Csv, None) => Format::Csv(Csv::new(&columns)),
                 (FormatName::Kv, None) => Format::Kv,
+                (FormatName::Nmea, None) => Format::Nmea(Nmea::default()),
+                (FormatName::Vedirect, None) => Format::Vedirect(Vedirect::default()),
+                (FormatName::Dsmr, None) => Format::Dsmr(Dsmr::default()),
                 (FormatName::Pattern, Some(pattern)) => Format::Pattern(pattern),
                 (FormatName::Pattern, None) => {
                     return Err(Fault::at(named, "format \"pattern\" needs the key `pattern`"));
@@ -66,16 +70,11 @@ impl Config {
 }
 
 fn format_name(named: &Spanned<String>) -> Result<FormatName, Fault> {
-    match named.get_ref().as_str() {
-        "json" => Ok(FormatName::Json),
-        "csv" => Ok(FormatName::Csv),
-        "kv" => Ok(FormatName::Kv),
-        "pattern" => Ok(FormatName::Pattern),
-        later @ ("nmea" | "vedirect" | "dsmr") => {
-            Err(Fault::at(named, format!("format \"{later}\" is not supported by this version")))
-        }
-        _ => Err(Fault::at(named, "expected json, csv, kv or pattern")),
-    }
+    let known = FormatName::ALL.into_iter().find(|format| format.as_str() == named.get_ref());
+    known.ok_or_else(|| {
+        let names = FormatName::ALL.map(FormatName::as_str).join(", ");
+        Fault::at(named, format!("expected one of {names}"))
+    })
 }
 
 /// Reads the bytes of one source.

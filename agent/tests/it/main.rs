@@ -11,6 +11,7 @@ mod world;
 mod server;
 mod parts;
 mod formats;
+mod corpora;
 mod serial;
 mod mqtt;
 mod uplink;

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 use tokio::sync::oneshot;
 use valtronics_protocol::{event::AlertStatus, id::DeviceId, time::UnixMillis};
 
-use super::{Engine, gateways};
+use super::{Engine, TICK, gateways};
 use crate::{
     commit::{AlertDraft, EventDraft, RegistryChange, Row, RuleChange},
     domain::rule::Rule,
@@ -91,8 +91,9 @@ impl Engine {
                 Item::Status(report) => self.report(report, now),
                 Item::OfflineAfter(device, period) => {
                     if let Some(device) = self.state.device_mut(device) {
-                        device.health.set_offline_after(period);
+                        device.health.declare_offline_after(period);
                     }
+                    self.schedule.look_by(device, now);
                 }
             }
         }
@@ -120,7 +121,7 @@ impl Engine {
             return;
         };
         let (mut live, mut late) = (Vec::with_capacity(rows.len()), Vec::new());
-        let mut drafts = Vec::new();
+        let (mut drafts, mut returned) = (Vec::new(), false);
         for row in rows {
             let change = Change { metric: row.metric, value: &row.value, at: row.at, arrived_at };
             let Some(metric) = device.metric_mut(row.metric) else {
@@ -139,6 +140,7 @@ impl Engine {
             }
             let value = row.value.clone();
             metric.last = Some(LastValue { value, at: row.at, effective_at });
+            returned |= metric.freshness.heard(received_at);
             live.push(change);
             for rule in &metric.rules {
                 self.alerts.observe(*rule, id, &row.value, row.at, received_at, &mut drafts);
@@ -146,9 +148,10 @@ impl Engine {
         }
         if !live.is_empty() {
             device.health.heard(received_at);
-            if let Some(draft) = device.health.transition(id, received_at) {
-                self.pending.events.push(EventDraft::Status(draft));
+            if returned {
+                device.miss_metric(received_at);
             }
+            self.announce(id, received_at);
         }
         self.draft(drafts);
         let Some(device) = self.state.device(id) else {
@@ -163,6 +166,15 @@ impl Engine {
         }
     }
 
+    /// Announces the status of a device if it has changed; then its silence counts otherwise.
+    fn announce(&mut self, id: DeviceId, now: UnixMillis) {
+        let changed = self.state.device_mut(id).and_then(|d| d.health.transition(id, now));
+        if let Some(draft) = changed {
+            self.pending.events.push(EventDraft::Status(draft));
+            self.schedule.look_by(id, now);
+        }
+    }
+
     fn draft(&mut self, drafts: Vec<AlertDraft>) {
         self.pending.events.extend(drafts.into_iter().map(EventDraft::Alert));
     }
@@ -173,9 +185,7 @@ impl Engine {
             return;
         };
         device.health.reported(status, &reason, at);
-        if let Some(draft) = device.health.transition(id, now) {
-            self.pending.events.push(EventDraft::Status(draft));
-        }
+        self.announce(id, now);
     }
 
     /// Takes over names that have come into being.
@@ -188,7 +198,7 @@ impl Engine {
             if let Some(id) = self.state.register(change) {
                 let offline_after = self.offline_after;
                 if let Some(device) = self.state.device_mut(id) {
-                    device.health.set_offline_after(offline_after);
+                    device.health.configure_offline_after(offline_after);
                 }
                 if let Some(device) = self.state.device(id) {
                     self.hub.device_added(device);
@@ -223,13 +233,11 @@ impl Engine {
                 device.health.gateway_lost(&reason, now);
             });
         }
-        for device in self.state.devices_mut() {
-            let id = device.id();
-            if device.health.deadline().is_some_and(|at| at <= now)
-                && let Some(draft) = device.health.transition(id, now)
-            {
-                self.pending.events.push(EventDraft::Status(draft));
-            }
+        while let Some(id) = self.schedule.take_due(now) {
+            let Some(device) = self.state.device_mut(id) else { continue };
+            let next = device.look_around(now);
+            self.schedule.look_by(id, next.max(now.plus(TICK)));
+            self.announce(id, now);
         }
         let mut drafts = Vec::new();
         if self.alerts.deadline().is_some_and(|at| at <= now) {
@@ -263,6 +271,7 @@ impl Engine {
             }
             change(device);
             let id: DeviceId = device.id();
+            self.schedule.look_by(id, now);
             if let Some(draft) = device.health.transition(id, now) {
                 self.pending.events.push(EventDraft::Status(draft));
             }

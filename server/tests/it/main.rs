@@ -13,6 +13,7 @@ mod bounds;
 mod cbor;
 mod endpoints;
 mod frames;
+mod freshness;
 mod grants;
 mod house;
 mod http;
