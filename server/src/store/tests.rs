@@ -336,7 +336,7 @@ fn files_of_others_are_refused() {
     store.db.pragma_update(None, "user_version", 99).unwrap();
     drop(store);
     let newer = Store::open(dir.path()).map(drop).unwrap_err();
-    assert!(matches!(newer, StoreError::Newer { found: 99, known: 2 }), "{newer}");
+    assert!(matches!(newer, StoreError::Newer { found: 99, .. }), "{newer}");
 
     let path = dir.path().join("valtronics.db");
     std::fs::remove_file(&path).unwrap();
