@@ -18,6 +18,7 @@ use crate::{
     queue::{
         Queue,
         keeper::{self, Handle},
+        timeline::notebook::Notebook,
     },
     source::{
         self, SourceEvent,
@@ -94,11 +95,13 @@ pub async fn run(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, inbox) = mpsc::channel(EVENTS);
-    let (queue, keeping) = keeper::start(Queue::new(&config.queue), inbox);
+    let gateway = gateway(&config.name);
+    let notebook = Notebook::new(&config.data_dir, &gateway.boot_id);
+    let (queue, keeping) = keeper::start(Queue::new(&config.queue), notebook, inbox);
     let (link, watched_link) = watch::channel(Link::default());
     let stopping = CancellationToken::new();
     let mut keeper = JoinSet::from_iter([keeping]);
-    let sending = uplink::run(uplink, gateway(&config.name), queue.clone(), link, stopping.clone());
+    let sending = uplink::run(uplink, gateway, queue.clone(), link, stopping.clone());
     let mut sender = JoinSet::from_iter([sending]);
     let mut teller = teller(&config.data_dir, &config.name, &queue, watched_link)
         .map_or_else(JoinSet::new, |teller| JoinSet::from_iter([teller.run()]));

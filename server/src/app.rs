@@ -225,6 +225,7 @@ fn parts(
         queues: restored.queues,
         agents: restored.agents,
         keys: restored.keys,
+        machines: restored.machines,
         limits: hub_limits(config),
         keep: config.history.keep,
         offline_after: config.devices.offline_after,

@@ -48,7 +48,7 @@ use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle, Look};
 use keys::Keys;
 use queues::Queues;
-pub use queues::{OpenRequest, Opened, TooManyNames};
+pub use queues::{NotOpened, OpenRequest, Opened, TooManyNames};
 use schedule::Schedule;
 
 /// What a session asks of the engine.
@@ -185,6 +185,8 @@ pub struct Parts {
     pub agents: Vec<(AgentId, AgentKey, AgentRecord)>,
     /// The idempotency keys of the last day.
     pub keys: Vec<UsedKey>,
+    /// On which machines they are.
+    pub machines: Vec<crate::commit::QueueMachine>,
     /// The subscribers' limits.
     pub limits: HubLimits,
     /// For how long readings are kept.
@@ -257,7 +259,7 @@ impl Engine {
             hub: Hub::new(parts.limits),
             alerts: parts.alerts,
             rules: parts.rules,
-            queues: Queues::restore(parts.queues),
+            queues: Queues::restore(parts.queues, parts.machines),
             agents: Agents::restore(parts.agents),
             keys: Keys::restore(parts.keys),
             gateways,

@@ -15,7 +15,7 @@ use valtronics_protocol::{
 };
 
 use crate::{
-    commit::{QueueKey, Row},
+    commit::{Lost, QueueKey, Row},
     tally::{AgentId, Tally},
     used_key::Once,
 };
@@ -49,6 +49,8 @@ pub struct Batch {
     pub reported: Option<Box<Counters>>,
     /// The key under which it is taken in once only.
     pub once: Option<Box<Once>>,
+    /// The readings go ahead of their numbered ones: shown, not stored.
+    pub preview: bool,
 }
 
 /// One thing of a batch.
@@ -65,6 +67,8 @@ pub enum Item {
     Status(StatusReport),
     /// After how much silence a device counts as offline.
     OfflineAfter(DeviceId, Option<Duration>),
+    /// Readings that will never come.
+    Lost(Lost),
 }
 
 /// A device's status, as the device or its gateway knows it.
@@ -131,7 +135,7 @@ pub fn push_row(batch: &mut Batch, begin: usize, row: Row, historical: bool) {
         Item::Update { rows, historical: marked } if rows.end == at && rows.start >= begin => {
             (*marked == historical).then_some(rows)
         }
-        Item::Update { .. } | Item::Status(_) | Item::OfflineAfter(..) => None,
+        Item::Update { .. } | Item::Status(_) | Item::OfflineAfter(..) | Item::Lost(_) => None,
     });
     match update {
         Some(rows) if !has_metric(batch.rows.get(rows.clone()).unwrap_or_default(), &row) => {

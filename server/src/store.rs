@@ -32,6 +32,7 @@ mod restore;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod uplinks;
 
 pub use alerts::{AlertPage, WantedAlerts};
 use ballast::Ballast;
@@ -127,6 +128,12 @@ impl Store {
         }
         for (key, json) in &commit.watches {
             alerts::write_watch(&transaction, key, json.as_deref())?;
+        }
+        for lost in &commit.lost {
+            uplinks::write_lost(&transaction, lost, commit.received_at)?;
+        }
+        for machine in &commit.machines {
+            uplinks::write_machine(&transaction, machine)?;
         }
         let mut numbering = Numbering::after(&self.positions);
         let mut events = Vec::with_capacity(commit.events.len());

@@ -4,8 +4,14 @@
 //! owner, and neither a slow source nor a slow connection can hold the other up.
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+use valtronics_protocol::time::UnixMillis;
 
-use super::{Chunk, Counters, Limits, Position, Queue};
+use super::{
+    Chunk, Counters, Limits, Position, Queue,
+    newest::{Newest, Preview},
+    timeline::{Start, Timeline, notebook::Notebook},
+};
 use crate::{
     clock,
     source::SourceEvent,
@@ -17,13 +23,15 @@ const REQUESTS: usize = 8;
 
 enum Request {
     Read(Position, Limits, oneshot::Sender<Chunk>),
+    Preview(u64, oneshot::Sender<Preview>),
+    Settle(oneshot::Sender<()>),
+    Start(Start, oneshot::Sender<Option<i64>>),
     Release(Option<u64>, Option<u64>),
     Id(oneshot::Sender<String>),
     Renew,
     Counters(oneshot::Sender<Counters>),
     Sent(u64, u64),
     Account(oneshot::Sender<Account>),
-    Settle(oneshot::Sender<()>),
 }
 
 /// How others reach the queue.
@@ -39,16 +47,27 @@ pub struct Handle {
 #[error("the queue is closed")]
 pub struct Closed;
 
-/// Makes the handle and the task, which ends with the last handle.
+/// Makes the handle and the task, which ends with the last handle; `notebook` remembers by which
+/// clock the queue is timed.
 pub fn start(
     queue: Queue,
+    notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
 ) -> (Handle, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let (seq, watched_seq) = watch::channel(0);
     let (urgent, watched_urgent) = watch::channel((0, 0));
-    let ledger = Ledger::new(queue.counters(), clock::now());
-    let keeper = Keeper { queue, ledger, events, inbox, seq, urgent };
+    let keeper = Keeper {
+        ledger: Ledger::new(queue.counters(), clock::now()),
+        newest: Newest::default(),
+        timeline: notebook.read(queue.id()),
+        notebook,
+        queue,
+        events,
+        inbox,
+        seq,
+        urgent,
+    };
     let handle = Handle { requests, seq: watched_seq, urgent: watched_urgent };
     (handle, async move {
         keeper.show();
@@ -63,6 +82,23 @@ impl Handle {
     /// When the queue is closed.
     pub async fn read(&self, after: Position, limits: Limits) -> Result<Chunk, Closed> {
         self.ask(|answer| Request::Read(after, limits, answer)).await
+    }
+
+    /// Returns the newest value of each series whose number is higher than `after`.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn preview(&self, after: u64) -> Result<Preview, Closed> {
+        self.ask(|answer| Request::Preview(after, answer)).await
+    }
+
+    /// Takes over when the machine started by a server's clock; returns by how many milliseconds the
+    /// machine's own is wrong, if that is much.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn settle_clock(&self, start: Start) -> Result<Option<i64>, Closed> {
+        self.ask(|answer| Request::Start(start, answer)).await
     }
 
     /// Lets go of what the server has committed.
@@ -166,6 +202,9 @@ impl Handle {
 struct Keeper {
     queue: Queue,
     ledger: Ledger,
+    newest: Newest,
+    timeline: Timeline,
+    notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
     inbox: mpsc::Receiver<Request>,
     seq: watch::Sender<u64>,
@@ -206,23 +245,57 @@ impl Keeper {
         match event {
             SourceEvent::Readings { source, tally, received, readings, receipt } => {
                 self.ledger.add(source, tally);
+                self.note(received);
+                for (number, reading) in (self.queue.end().seq + 1..).zip(&readings) {
+                    self.newest.put(number, reading);
+                }
                 self.queue.append(received, readings);
                 if let Some(receipt) = receipt {
                     // A source that has gone waits for nothing.
                     let _ = receipt.send(());
                 }
             }
-            SourceEvent::Status(change) => self.queue.append_event(change),
+            SourceEvent::Status(change) => {
+                self.note(change.timestamp);
+                self.queue.append_event(change);
+            }
             SourceEvent::Device(info) => self.queue.append_device(info),
         }
         self.show();
+    }
+
+    /// Holds the clock that a source has read against the one that never jumps.
+    fn note(&mut self, received: UnixMillis) {
+        let Position { seq, event, .. } = self.queue.end();
+        if self.timeline.note(received, clock::since_boot(), (seq + 1, event + 1)) {
+            self.write_timeline();
+        }
+    }
+
+    /// Rare enough not to leave the task for it, and no loss where it fails.
+    fn write_timeline(&self) {
+        if let Err(error) = self.notebook.write(self.queue.id(), &self.timeline) {
+            warn!(%error, "after a restart of the agent its clock could not be corrected");
+        }
     }
 
     /// Who asked may have gone in the meantime: then the answer is for nobody.
     fn answer(&mut self, request: Request) {
         match request {
             Request::Read(after, limits, answer) => {
-                let _ = answer.send(self.queue.read(after, limits));
+                let mut chunk = self.queue.read(after, limits);
+                self.timeline.correct(&mut chunk);
+                let _ = answer.send(chunk);
+            }
+            Request::Preview(after, answer) => {
+                let mut preview = self.newest.after(after, self.queue.end().seq);
+                self.timeline.correct_preview(&mut preview);
+                let _ = answer.send(preview);
+            }
+            Request::Start(start, answer) => {
+                self.note(clock::now());
+                self.timeline.settle(start);
+                let _ = answer.send(self.timeline.off_by());
             }
             Request::Release(seq, event) => self.queue.release(seq, event),
             Request::Id(answer) => {
@@ -231,6 +304,9 @@ impl Keeper {
             Request::Renew => {
                 self.queue.renew();
                 self.ledger.renewed();
+                self.timeline.renumber();
+                self.write_timeline();
+                self.newest = Newest::default();
                 self.show();
             }
             Request::Counters(answer) => {

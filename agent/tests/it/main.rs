@@ -17,5 +17,6 @@ mod mqtt;
 mod uplink;
 mod tls;
 mod outage;
+mod live_first;
 mod status;
 mod commands;

@@ -127,7 +127,8 @@ async fn the_sums_balance_under_faults() {
                 Said::Readings { first, readings, .. } => {
                     session.commit(first + readings.len() as u64 - 1, u64::MAX).await;
                 }
-                Said::Status(_) | Said::Device(_) => {}
+                Said::Gap(gap) => session.commit(gap.last, u64::MAX).await,
+                Said::Preview(_) | Said::Status(_) | Said::Device(_) => {}
                 Said::Gone(_) => return session.counters,
             }
         }

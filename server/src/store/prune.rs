@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, params};
 use valtronics_protocol::{filter::Channel, time::UnixMillis};
 
-use super::StoreError;
+use super::{StoreError, uplinks};
 
 /// For how long events are kept (programs, `[history]`).
 const KEEP_EVENTS: Duration = Duration::from_secs(365 * 86_400);
@@ -36,12 +36,13 @@ pub(super) fn prune(
         events = events.max(events_of(&transaction, channel, now.minus(KEEP_EVENTS))?);
     }
     let keys = used_keys(&transaction, now.minus(KEEP_KEYS))?;
+    let gaps = uplinks::prune_lost(&transaction, now.minus(keep), DELETED_AT_ONCE)?;
     transaction
         .prepare_cached("DELETE FROM queues WHERE seen_at < ?1")?
         .execute([now.minus(KEEP_QUEUES).0])?;
     transaction.commit()?;
     let pages = give_back(db)?;
-    let most = commits.max(events).max(keys);
+    let most = commits.max(events).max(keys).max(gaps);
     Ok(most == DELETED_AT_ONCE || pages == PAGES_AT_ONCE)
 }
 

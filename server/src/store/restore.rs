@@ -10,11 +10,12 @@ use super::{
     events::{self, parse},
     journal,
     registry::Registry,
+    uplinks,
 };
 use crate::{
     commit::{
-        CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, RegistryChange, Row, Severities,
-        WatchKey,
+        CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, QueueMachine, RegistryChange, Row,
+        Severities, WatchKey,
     },
     state::RING,
     tally::{AgentId, AgentKey, AgentRecord},
@@ -34,6 +35,8 @@ pub struct Restored {
     pub agents: Vec<(AgentId, AgentKey, AgentRecord)>,
     /// Idempotency keys in the order in which they were used.
     pub keys: Vec<UsedKey>,
+    /// On which machines they are, where that is known.
+    pub machines: Vec<QueueMachine>,
     /// The last change of each device that ever changed.
     pub statuses: Vec<DeviceStatusUpdate>,
     /// The last transition of each alert that is not resolved.
@@ -68,6 +71,7 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         queues: queues(db)?,
         agents: agents::load(db)?,
         keys: keys(db)?,
+        machines: uplinks::machines(db)?,
         statuses: statuses(db)?,
         open_alerts: open_alerts(db)?,
         alerts: newest_events(db, Channel::Alerts)?,

@@ -15,7 +15,7 @@ use super::StoreError;
 const APPLICATION_ID: u32 = 0x5661_6c74;
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
@@ -116,6 +116,24 @@ const MIGRATIONS: [&str; 4] = [
         device INTEGER NOT NULL,
         json TEXT NOT NULL,
         PRIMARY KEY (rule, device)
+    ) WITHOUT ROWID;
+",
+    "
+    CREATE TABLE gaps (
+        id INTEGER PRIMARY KEY,
+        device INTEGER NOT NULL REFERENCES devices,
+        first_at INTEGER NOT NULL,
+        last_at INTEGER NOT NULL,
+        lost INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        committed_at INTEGER NOT NULL
+    );
+    CREATE INDEX gaps_of_device ON gaps (device, last_at);
+    CREATE TABLE queue_machines (
+        sub TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        machine TEXT NOT NULL,
+        PRIMARY KEY (sub, queue)
     ) WITHOUT ROWID;
 ",
 ];

@@ -48,7 +48,9 @@ pub(super) struct Received {
 impl Received {
     /// Adds it to the figures of its connection.
     pub(super) fn count(&self, figures: &Figures) {
-        figures.readings.add(self.batch.rows.len() as u64);
+        // A preview's readings come again, with their numbers.
+        let readings = if self.batch.preview { 0 } else { self.batch.rows.len() };
+        figures.readings.add(readings as u64);
         figures.duplicates.add(self.duplicates as u64);
         figures.replaced.add(self.batch.replaced);
         // Only what is refused is answered at once.

@@ -24,6 +24,7 @@ mod http;
 mod idempotency;
 mod jwks;
 mod limits;
+mod live_first;
 mod keys;
 mod logs;
 mod monitor;
