@@ -69,7 +69,8 @@ fn append(queue: &mut Queue, second: i64, devices: Vec<Vec<Reading>>) {
 }
 
 fn read(queue: &mut Queue, after: &mut Position) -> usize {
-    let limits = Limits { readings: 3000, bytes: 64 * 1024, live_since: UnixMillis(i64::MAX) };
+    let limits =
+        Limits { readings: 3000, bytes: 64 * 1024, live_since: UnixMillis(i64::MAX), passed: 0 };
     let chunk = queue.read(*after, limits).or_else(|| {
         let job = queue.job(false, Some((*after, limits)))?;
         queue.finish(job.run())

@@ -16,6 +16,7 @@
 mod crc;
 mod limits;
 mod ranges;
+mod ages;
 mod numbers;
 mod disk;
 mod segment;
@@ -31,6 +32,8 @@ mod intake;
 mod pick;
 mod job;
 pub mod keeper;
+pub mod newest;
+pub mod timeline;
 
 use std::{collections::VecDeque, io, path::Path, sync::Arc, time::Duration};
 
@@ -38,14 +41,14 @@ use serde::{Deserialize, Serialize};
 use valtronics_protocol::{
     reading::Reading,
     time::UnixMillis,
-    uplink::{DeviceInfo, StatusEvent},
+    uplink::{DeviceInfo, Gap, StatusEvent},
 };
 
 use crate::{config::size::Size, source::StatusChange};
+use ages::Ages;
 use batch::Batch;
 pub use batch::frame_bytes;
 use disk::Disk;
-pub use gaps::{DeviceLoss, Gap, GapReason};
 pub use job::{Done, Job};
 use numbers::Numbers;
 use ranges::Ranges;
@@ -56,6 +59,7 @@ use store::Store;
 const EVENTS: usize = 4096;
 /// The most devices whose settings are kept for the next connection.
 const DEVICES: usize = 10_000;
+
 /// The section `[queue]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -78,8 +82,6 @@ impl Default for Config {
 pub struct Counters {
     /// Readings that came in, or were here at the start.
     pub queued: u64,
-    /// Readings that were handed to a connection at least once.
-    pub sent: u64,
     /// Readings that the server has committed.
     pub acknowledged: u64,
     /// Readings that are lost: the queue was full, or the disk gave them back damaged.
@@ -117,12 +119,14 @@ pub struct Limits {
     pub bytes: usize,
     /// Readings received before this moment are a backlog; a frame never mixes the two.
     pub live_since: UnixMillis,
+    /// Readings up to this number are a backlog, too: a preview has passed them.
+    pub passed: u64,
 }
 
 impl Limits {
     /// As many as one record may hold.
     const ALL: Self =
-        Self { readings: 10_000, bytes: usize::MAX, live_since: UnixMillis(i64::MIN) };
+        Self { readings: 10_000, bytes: usize::MAX, live_since: UnixMillis(i64::MIN), passed: 0 };
 }
 
 /// What follows a [`Position`].
@@ -154,6 +158,7 @@ pub struct Queue {
     event_numbers: Numbers,
     /// The numbers of the readings that wait.
     held: Ranges,
+    ages: Ages,
     /// The newest readings: all that are not durable, and as many others as there is room for.
     recent: VecDeque<Arc<Batch>>,
     recent_bytes: usize,
@@ -165,7 +170,6 @@ pub struct Queue {
     told: u64,
     events: VecDeque<StatusEvent>,
     devices: Vec<DeviceInfo>,
-    handed_out: u64,
     is_disk_broken: bool,
     counters: Counters,
 }
@@ -188,6 +192,7 @@ impl Queue {
             numbers: Numbers::of(&cursor, 0),
             event_numbers: Numbers::of(&cursor, 1),
             held: Ranges::default(),
+            ages: opened.ages,
             recent: VecDeque::new(),
             recent_bytes: 0,
             unsaved_bytes: 0,
@@ -196,7 +201,6 @@ impl Queue {
             told: 0,
             events: opened.events.into(),
             devices: Vec::new(),
-            handed_out: 0,
             is_disk_broken: false,
             counters: Counters::default(),
         };
@@ -255,6 +259,23 @@ impl Queue {
         Position { seq, event, device: self.devices.len() }
     }
 
+    /// Returns the next numbers of both lanes, unless none are left for now.
+    #[must_use]
+    pub fn next(&self) -> (u64, u64) {
+        (self.numbers.next, self.event_numbers.next)
+    }
+
+    /// Returns when the oldest reading that waits came in; to the minute, where only the disk has it.
+    #[must_use]
+    pub fn oldest(&self) -> Option<UnixMillis> {
+        let first = *self.held.after(0)?.start();
+        let in_memory = self.recent.iter().find(|batch| first < batch.end());
+        match in_memory.filter(|batch| batch.first <= first) {
+            Some(batch) => Some(batch.received),
+            None => self.ages.of(first),
+        }
+    }
+
     /// Returns what was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -306,6 +327,7 @@ impl Queue {
             self.numbers.last = self.numbers.last.max(seq);
             self.gaps.retain(|gap| gap.last > seq);
             self.lost.retain(|gap| gap.last > seq);
+            self.ages.release(seq + 1);
             self.trim();
         }
         let event = event.unwrap_or(0).min(self.event_numbers.next - 1);

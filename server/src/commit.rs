@@ -4,14 +4,17 @@
 //! the events that followed. Ids and positions (`alert_id`, `seq`) are given inside it, so a commit
 //! that fails leaves no hole.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use valtronics_protocol::{
     event::{Alert, AlertStatus, DeviceStatusUpdate, Severity, Status},
     id::{DeviceId, Seq},
     time::UnixMillis,
+    uplink::GapReason,
     value::Value,
 };
+
+use crate::{tally::AgentChange, used_key::UsedKey};
 
 /// The position of a metric among those of its device, in the order in which they were first named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +66,43 @@ pub struct Commit {
     pub events: Vec<EventDraft>,
     /// Rules that were edited over HTTP.
     pub rules: Vec<RuleChange>,
+    /// What was counted of agents.
+    pub agents: Vec<AgentChange>,
+    /// Idempotency keys that were used up.
+    pub keys: Vec<UsedKey>,
+    /// What is remembered of devices under rules, such as a `for` that runs, as JSON; `None`: nothing
+    /// any more.
+    pub watches: BTreeMap<WatchKey, Option<Arc<str>>>,
+    /// Readings that will never come.
+    pub lost: Vec<Lost>,
+    /// Numberings that have begun, with the machines that hold them.
+    pub machines: Vec<QueueMachine>,
+}
+
+/// Readings of one device that its agent has lost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lost {
+    /// Whose; of readings whose device is not known, the gateway.
+    pub device: DeviceId,
+    /// The earliest of their timestamps.
+    pub from: UnixMillis,
+    /// The latest of their timestamps.
+    pub to: UnixMillis,
+    /// How many.
+    pub readings: u64,
+    /// What became of them.
+    pub reason: GapReason,
+}
+
+/// Which machine holds a numbering.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueMachine {
+    /// The subject of the token.
+    pub sub: Arc<str>,
+    /// The name that the agent gave.
+    pub queue: Arc<str>,
+    /// The machine's id.
+    pub machine: Arc<str>,
 }
 
 /// An edited rule: its JSON, or `None` when it was deleted.
@@ -99,6 +139,9 @@ pub struct StatusDraft {
     /// The device's last sign of life.
     pub last_seen: Option<UnixMillis>,
 }
+
+/// Names what is remembered of a device under a rule: the rule's name, and the device.
+pub type WatchKey = (Arc<str>, DeviceId);
 
 /// What an alert is about: there is at most one unresolved alert of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

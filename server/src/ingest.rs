@@ -10,9 +10,15 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, uplink::Ack};
+use valtronics_protocol::{
+    counters::Counters, event::Status, id::DeviceId, time::UnixMillis, uplink::Ack,
+};
 
-use crate::commit::{QueueKey, Row};
+use crate::{
+    commit::{Lost, QueueKey, Row},
+    tally::{AgentId, Tally},
+    used_key::Once,
+};
 
 pub mod json;
 pub mod names;
@@ -35,6 +41,16 @@ pub struct Batch {
     pub permit: Option<OwnedSemaphorePermit>,
     /// How many timestamps were replaced.
     pub replaced: u64,
+    /// Whose it is, and what was counted of it.
+    pub agent: Option<AgentId>,
+    /// What its connection has counted.
+    pub tally: Tally,
+    /// What the agent itself has counted.
+    pub reported: Option<Box<Counters>>,
+    /// The key under which it is taken in once only.
+    pub once: Option<Box<Once>>,
+    /// The readings go ahead of their numbered ones: shown, not stored.
+    pub preview: bool,
 }
 
 /// One thing of a batch.
@@ -51,6 +67,8 @@ pub enum Item {
     Status(StatusReport),
     /// After how much silence a device counts as offline.
     OfflineAfter(DeviceId, Option<Duration>),
+    /// Readings that will never come.
+    Lost(Lost),
 }
 
 /// A device's status, as the device or its gateway knows it.
@@ -91,6 +109,12 @@ pub struct OpenQueue {
 pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 impl Batch {
+    /// Tells whether there is nothing to take in, and nothing to count.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.tally == Tally::default() && self.reported.is_none()
+    }
+
     /// Replaces a timestamp from a clock that is far ahead by the moment of receipt, and counts that;
     /// where none was given it is the moment of receipt anyway.
     pub fn plausible(&mut self, at: Option<UnixMillis>) -> UnixMillis {
@@ -111,7 +135,7 @@ pub fn push_row(batch: &mut Batch, begin: usize, row: Row, historical: bool) {
         Item::Update { rows, historical: marked } if rows.end == at && rows.start >= begin => {
             (*marked == historical).then_some(rows)
         }
-        Item::Update { .. } | Item::Status(_) | Item::OfflineAfter(..) => None,
+        Item::Update { .. } | Item::Status(_) | Item::OfflineAfter(..) | Item::Lost(_) => None,
     });
     match update {
         Some(rows) if !has_metric(batch.rows.get(rows.clone()).unwrap_or_default(), &row) => {

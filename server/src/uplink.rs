@@ -7,7 +7,7 @@
 use std::{net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use valtronics_protocol::{
     close::CloseCode,
@@ -19,18 +19,20 @@ use valtronics_protocol::{
 use crate::{
     auth::{Claims, Scope, refused_sub},
     clock,
-    engine::{EngineHandle, Input, OpenRequest, Opened, TooManyNames},
-    ingest::{Batch, OpenQueue, Ticket},
+    engine::{EngineHandle, Input, NotOpened},
+    ingest::{Batch, OpenQueue},
     message::to_message,
     session::{Entry, Gate},
     socket::{Broken, Message, Socket, close_message},
     store_task::StoreHandle,
+    tally::AgentId,
     timing::{Due, Timing},
 };
 
 mod acks;
 mod agent;
 mod frames;
+mod introduce;
 mod names;
 
 use acks::Acks;
@@ -66,6 +68,8 @@ pub struct Uplink {
     socket: Socket,
     entry: Entry,
     address: IpAddr,
+    /// Under which it is counted, once it is known.
+    agent: Option<AgentId>,
     dialect: Dialect,
     shared: Arc<Uplinks>,
     window: Arc<Semaphore>,
@@ -124,7 +128,7 @@ impl Uplink {
         shared: Arc<Uplinks>,
     ) -> Self {
         let window = Arc::new(Semaphore::new(WINDOW_BYTES));
-        Self { socket, entry, address, dialect, shared, window, waiting: None }
+        Self { socket, entry, address, agent: None, dialect, shared, window, waiting: None }
     }
 
     /// Serves the connection until it ends.
@@ -133,11 +137,13 @@ impl Uplink {
             Ok(admitted) => {
                 let (sub, gateway) = (Arc::clone(&admitted.claims.sub), admitted.gateway.clone());
                 let (gateway_name, jti) = (gateway.as_deref(), admitted.claims.jti.as_deref());
-                tracing::info!(%sub, gateway = gateway_name, jti, address = %self.address, "an agent is connected");
+                let clock_offset_ms = self.socket.watched().clock_offset_ms();
+                tracing::info!(%sub, gateway = gateway_name, jti, address = %self.address, clock_offset_ms, "an agent is connected");
                 // A panic ends this connection alone; the engine must still hear of its end.
                 let served = AssertUnwindSafe(self.serve(admitted)).catch_unwind().await;
                 let internal = |_| End::Close(CloseCode::Internal, String::new());
                 let end = served.unwrap_or_else(internal);
+                self.gone().await;
                 if let Some(name) = gateway.clone() {
                     let gone = Input::Gateway { sub: Arc::clone(&sub), name, connected: false };
                     // Without an engine the server is stopping.
@@ -163,12 +169,16 @@ impl Uplink {
         let hello = tokio::time::timeout(within, self.hello(token)).await.map_err(|_| {
             End::Close(CloseCode::TimedOut, "no auth within the time: send it first".into())
         })??;
+        if let Some(gateway) = &hello.gateway {
+            self.socket.watched().read_clock(gateway.time);
+        }
         let claims = self.verify(&hello.token).await?;
         self.socket.watched().authenticated(&claims.sub);
         self.shared.gate.admission().succeeded(self.address);
         let mut admitted = match self.open(claims, &hello).await? {
             Ok(admitted) => admitted,
-            Err(full) => return Err(self.refuse(full).await),
+            Err(NotOpened::TooMany(full)) => return Err(self.refuse(full).await),
+            Err(copied @ NotOpened::Copied) => return Err(self.refuse_copy(copied).await),
         };
         let (committed, named) = (admitted.told, admitted.queue.is_some());
         let ours = self.dialect == Dialect::Agent;
@@ -180,6 +190,7 @@ impl Uplink {
             last_seq: named.then_some(committed.seq),
             last_event: (named && ours).then_some(committed.event),
             window: ours.then_some(WINDOW_BYTES as u64),
+            time: ours.then(clock::now),
             ..Welcome::default()
         };
         self.socket.send(to_message(&ServerMessage::AuthResponse(welcome), Format::Json)).await?;
@@ -188,6 +199,7 @@ impl Uplink {
             let here = Input::Gateway { sub, name, connected: true };
             self.shared.engine.send(here).await.map_err(|_| stopping())?;
         }
+        self.introduce(&admitted, &hello).await?;
         admitted.taken_over.mark_unchanged();
         Ok(admitted)
     }
@@ -204,6 +216,9 @@ impl Uplink {
                 (refusal, End::Close(CloseCode::Forbidden, why.into()))
             }
             Err(fault) => {
+                let now = clock::instant();
+                // The address may be shut out of `/ws`; agents notice nothing of it.
+                self.shared.gate.admission().refused_token(self.address, token, fault, now);
                 let sub = refused_sub(token, fault);
                 self.shared.gate.monitor.refusals.auth(self.address, sub.as_deref(), fault);
                 let reason = serde_json::to_value(fault).ok();
@@ -220,48 +235,6 @@ impl Uplink {
         let refusal = ServerMessage::AuthResponse(Welcome { message, ..refusal });
         self.socket.send(to_message(&refusal, Format::Json)).await?;
         Err(end)
-    }
-
-    /// Opens what the connection names: its gateway and its numbering.
-    async fn open(
-        &mut self,
-        claims: Claims,
-        hello: &frames::Hello,
-    ) -> Result<Result<Admitted, TooManyNames>, End> {
-        let address = self.address;
-        let (most_queues, most_gateways) = self.shared.gate.admission().names_per_sub();
-        let gateway: Option<Arc<str>> =
-            hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
-        if let Some(name) = &gateway
-            && let Err(full) = self.admit_gateway(&claims.sub, name, most_gateways).await?
-        {
-            return Ok(Err(full));
-        }
-        let (_never, taken_over) = watch::channel(false);
-        let Some(queue) = &hello.queue else {
-            let (queue, accepted) = (None, Ack::default());
-            let progress = Arc::new(watch::Sender::new(Ack::default()));
-            let told = accepted;
-            return Ok(Ok(Admitted {
-                address,
-                claims,
-                gateway,
-                queue,
-                accepted,
-                told,
-                progress,
-                taken_over,
-            }));
-        };
-        let (answer, opened) = oneshot::channel();
-        let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
-        let request = Input::OpenQueue(OpenRequest { sub, queue, most: most_queues, answer });
-        self.shared.engine.send(request).await.map_err(|_| stopping())?;
-        let opened = opened.await.map_err(|_| stopping())?;
-        Ok(opened.map(|Opened { queue, accepted, progress, taken_over }| {
-            let (queue, told) = (Some(queue), *progress.borrow());
-            Admitted { address, claims, gateway, queue, accepted, told, progress, taken_over }
-        }))
     }
 
     /// Takes in frames and sends acknowledgements until the connection ends.
@@ -302,12 +275,14 @@ impl Uplink {
                 Ok(()) = acks.progress.changed(), if acks.told != frames.admitted.accepted => {
                     acks.due = true;
                 }
-                Ok(()) = taken_over.changed() => {
-                    let why = "a newer connection has taken this queue over";
-                    return End::Close(CloseCode::Forbidden, why.into());
-                }
+                Ok(()) = taken_over.changed() => {}
                 () = &mut stopped => return stopping(),
                 () = &mut alarm => {}
+            }
+            // Before any acknowledgement: what the newer connection commits is not this one's.
+            if *taken_over.borrow() {
+                let why = "a newer connection has taken this queue over";
+                return End::Close(CloseCode::Forbidden, why.into());
             }
             if let Err(end) = self.send_due(&mut acks, &mut timing).await {
                 return end;
@@ -360,9 +335,13 @@ impl Uplink {
         if let Some(expires_at) = received.renewed {
             timing.authenticated(expires_at, clock::now(), clock::instant());
         }
-        if !received.batch.items.is_empty() {
-            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if received.batch.preview {
+            // It waits for no room: it is there for when there is none.
             let batch = Batch { arrived_at, ..received.batch };
+            self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
+        } else if !received.batch.is_empty() {
+            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let batch = Batch { arrived_at, agent: self.agent, ..received.batch };
             match Arc::clone(&self.window).try_acquire_many_owned(permits) {
                 Ok(permit) => self.take_in(batch, permit).await?,
                 Err(_) => self.waiting = Some(Waiting { batch, permits }),
@@ -384,17 +363,4 @@ impl Uplink {
 /// Makes the answer to a message that was refused.
 fn refusal(error: ErrorCode, message: impl Into<String>, seq: Option<u64>) -> Message {
     to_message(&ServerMessage::Error(Refusal { error, message: message.into(), seq }), Format::Json)
-}
-
-/// Makes the ticket of a batch that reaches these numbers.
-fn ticket(
-    progress: &Arc<watch::Sender<Ack>>,
-    reached: Ack,
-    queue: Option<&OpenQueue>,
-) -> Option<Ticket> {
-    (reached != Ack::default()).then(|| Ticket {
-        progress: Arc::clone(progress),
-        reached,
-        queue: queue.cloned(),
-    })
 }

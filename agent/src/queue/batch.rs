@@ -75,8 +75,8 @@ impl Picker {
     }
 
     /// Takes the next reading, unless it is one too many.
-    pub(super) fn take(&mut self, received: UnixMillis, reading: &Reading) -> bool {
-        let is_backlog = received < self.limits.live_since;
+    pub(super) fn take(&mut self, number: u64, received: UnixMillis, reading: &Reading) -> bool {
+        let is_backlog = received < self.limits.live_since || number <= self.limits.passed;
         let bytes = frame_bytes(reading);
         let fits = self.readings.is_empty() || self.bytes + bytes <= self.limits.bytes;
         let is_like_others = *self.historical.get_or_insert(is_backlog) == is_backlog;

@@ -2,69 +2,47 @@
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-use valtronics_protocol::{reading::Reading, time::UnixMillis};
+use valtronics_protocol::{
+    reading::Reading,
+    time::UnixMillis,
+    uplink::{Gap, GapReason, Loss, MAX_GAP_LOSSES},
+};
 
 use super::{crc, disk::Disk};
 
 /// The most gaps that wait to be told; beyond, the newest two become one.
 const GAPS: usize = 64;
-/// The most devices that a gap names: as many as the agent knows.
-const DEVICES: usize = 10_000;
+/// The most devices that a gap names; the readings of others are counted together.
+const DEVICES: usize = MAX_GAP_LOSSES - 1;
 
-/// Readings that were numbered and are lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// The first number.
-    pub first: u64,
-    /// The last number; the gap is acknowledged with it.
-    pub last: u64,
-    /// Why they are lost.
-    pub reason: GapReason,
-    /// Whose they were, as far as that could still be read.
-    pub devices: Vec<DeviceLoss>,
-}
-
-/// Why readings are lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GapReason {
-    /// The queue was full.
-    Evicted,
-    /// The disk gave back something else than was written.
-    Corrupt,
-}
-
-/// What a device has lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceLoss {
-    /// The device's name.
-    pub device: String,
-    /// The time of its first lost reading.
-    pub from: UnixMillis,
-    /// The time of its last lost reading.
-    pub to: UnixMillis,
-    /// How many readings.
-    pub readings: u64,
-}
-
-/// Counts lost readings by device.
+/// Counts lost readings by device; those of which nothing is known, or too much, without one.
 #[derive(Debug, Default)]
-pub(super) struct Tally(BTreeMap<Arc<str>, (UnixMillis, UnixMillis, u64)>);
+pub(super) struct Tally(BTreeMap<Option<Arc<str>>, (UnixMillis, UnixMillis, u64)>);
 
 impl Tally {
     pub(super) fn add(&mut self, reading: &Reading) {
-        if self.0.len() >= DEVICES && !self.0.contains_key(&reading.device) {
-            return;
-        }
+        let device = Some(Arc::clone(&reading.device));
+        let has_room = self.0.len() < DEVICES || self.0.contains_key(&device);
         let at = reading.timestamp;
-        let (from, to, count) = self.0.entry(Arc::clone(&reading.device)).or_insert((at, at, 0));
+        let (from, to, count) = self.0.entry(device.filter(|_| has_room)).or_insert((at, at, 0));
         (*from, *to, *count) = ((*from).min(at), (*to).max(at), *count + 1);
     }
 
-    pub(super) fn gap(self, first: u64, last: u64, reason: GapReason) -> Gap {
-        let loss = |(device, (from, to, readings)): (Arc<str>, _)| DeviceLoss {
-            device: device.to_string(),
+    /// Makes the gap of it; what could not be read came in `about` then.
+    pub(super) fn gap(
+        mut self,
+        first: u64,
+        last: u64,
+        reason: GapReason,
+        about: UnixMillis,
+    ) -> Gap {
+        let counted: u64 = self.0.values().map(|(_, _, count)| count).sum();
+        let unknown = (last + 1 - first).saturating_sub(counted);
+        if unknown > 0 {
+            self.0.entry(None).or_insert((about, about, 0)).2 += unknown;
+        }
+        let loss = |(device, (from, to, readings)): (Option<Arc<str>>, _)| Loss {
+            device: device.map(|device| device.to_string()),
             from,
             to,
             readings,
@@ -73,21 +51,21 @@ impl Tally {
     }
 }
 
-impl Gap {
-    /// Takes in a gap that follows.
-    fn join(&mut self, next: Self) {
-        self.last = next.last;
-        for loss in next.devices {
-            let has_room = self.devices.len() < DEVICES;
-            match self.devices.iter_mut().find(|known| known.device == loss.device) {
-                Some(known) => {
-                    known.from = known.from.min(loss.from);
-                    known.to = known.to.max(loss.to);
-                    known.readings += loss.readings;
-                }
-                None if has_room => self.devices.push(loss),
-                None => {}
+/// Takes into a gap the one that follows.
+fn join(gap: &mut Gap, next: Gap) {
+    gap.last = next.last;
+    for mut loss in next.devices {
+        let is_its = |known: &&mut Loss| known.device == loss.device;
+        if gap.devices.len() >= DEVICES && gap.devices.iter_mut().find(is_its).is_none() {
+            loss.device = None;
+        }
+        match gap.devices.iter_mut().find(|known| known.device == loss.device) {
+            Some(known) => {
+                known.from = known.from.min(loss.from);
+                known.to = known.to.max(loss.to);
+                known.readings += loss.readings;
             }
+            None => gap.devices.push(loss),
         }
     }
 }
@@ -97,11 +75,11 @@ impl Gap {
 pub(super) fn append(gaps: &mut Vec<Gap>, gap: Gap, told: u64) {
     let is_full = gaps.len() >= GAPS;
     match gaps.last_mut() {
-        Some(last) if is_full => last.join(gap),
+        Some(last) if is_full => join(last, gap),
         Some(last)
             if last.last > told && last.last + 1 == gap.first && last.reason == gap.reason =>
         {
-            last.join(gap);
+            join(last, gap);
         }
         _ => gaps.push(gap),
     }
@@ -147,5 +125,38 @@ impl GapFile {
         disk.replace(&self.path, &[&sum[..], &json].concat())?;
         self.is_saved = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::reading, *};
+
+    #[test]
+    fn devices_beyond_the_limit_are_counted_together() {
+        let gap = |first: u64, devices: std::ops::Range<usize>| {
+            let mut tally = Tally::default();
+            for device in devices.clone() {
+                tally.add(&Reading { device: format!("{device}").into(), ..reading(1) });
+            }
+            let last = first + devices.len() as u64 - 1;
+            tally.gap(first, last, GapReason::Evicted, UnixMillis(0))
+        };
+        let mut gaps = Vec::new();
+        append(&mut gaps, gap(1, 0..1500), 0);
+        append(&mut gaps, gap(1501, 500..3000), 0);
+        let [joined] = &gaps[..] else { panic!("{gaps:?}") };
+        let sum: u64 = joined.devices.iter().map(|loss| loss.readings).sum();
+        assert_eq!((joined.first, joined.last, sum), (1, 4000, 4000));
+        assert_eq!(joined.devices.len(), MAX_GAP_LOSSES);
+        let unnamed: Vec<_> = joined.devices.iter().filter(|loss| loss.device.is_none()).collect();
+        assert_eq!(unnamed.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_counted_by_its_numbers() {
+        let gap = Tally::default().gap(5, 9, GapReason::Corrupt, UnixMillis(7));
+        let at = UnixMillis(7);
+        assert_eq!(gap.devices, [Loss { device: None, from: at, to: at, readings: 5 }]);
     }
 }

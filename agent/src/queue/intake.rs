@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use valtronics_protocol::{reading::Reading, time::UnixMillis};
+use valtronics_protocol::{reading::Reading, time::UnixMillis, uplink::GapReason};
 
 use super::{
     Queue,
     batch::{Batch, frame_bytes},
-    gaps::{self, GapReason, Tally},
+    gaps::{self, Tally},
 };
 
 /// How much of what is durable stays in memory, so that a connection that keeps up reads no disk.
@@ -50,6 +50,7 @@ impl Queue {
         }
         let batch = Batch::new(first, received, readings);
         self.held.push(batch.first, batch.end() - 1);
+        self.ages.note(batch.first, received);
         self.recent_bytes += batch.memory;
         self.unsaved_bytes += batch.memory;
         self.recent.push_back(Arc::new(batch));
@@ -87,7 +88,11 @@ impl Queue {
         let mut tally = Tally::default();
         let skipped = usize::try_from(first - batch.first).unwrap_or(usize::MAX);
         batch.readings.iter().skip(skipped).for_each(|reading| tally.add(reading));
-        gaps::append(&mut self.lost, tally.gap(first, last, GapReason::Evicted), self.told);
+        gaps::append(
+            &mut self.lost,
+            tally.gap(first, last, GapReason::Evicted, batch.received),
+            self.told,
+        );
         self.counters.evicted += self.held.remove(first, last);
     }
 }

@@ -65,6 +65,7 @@ impl Queue {
             events: events.cloned().collect(),
             lost: std::mem::take(&mut self.lost),
             told: self.told,
+            oldest: self.oldest().unwrap_or_default(),
             read: first,
         };
         Some(Job { store, work, after: read.map(|(after, _)| after) })

@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Chunk, Counters, Limits, Position, Queue};
-use crate::source::SourceEvent;
+use super::{
+    Chunk, Counters, Limits, Position, Queue,
+    newest::Preview,
+    timeline::{Start, notebook::Notebook},
+};
+use crate::{source::SourceEvent, tally::Account};
 use task::Keeper;
 
 /// How many requests may wait: the uplink, `status` and the stopping program ask one at a time.
@@ -18,11 +22,15 @@ const REQUESTS: usize = 8;
 
 enum Request {
     Read(Position, Limits, oneshot::Sender<Chunk>),
+    Preview(u64, oneshot::Sender<Preview>),
+    Start(Start, oneshot::Sender<Option<i64>>),
     Release(Option<u64>, Option<u64>),
     Resume(Option<u64>, Option<u64>, oneshot::Sender<Option<Position>>),
     Id(oneshot::Sender<String>),
     Renew(oneshot::Sender<()>),
     Counters(oneshot::Sender<Counters>),
+    Sent(u64, u64),
+    Account(oneshot::Sender<Account>),
     Settle(oneshot::Sender<()>),
 }
 
@@ -40,17 +48,19 @@ pub struct Handle {
 pub struct Closed;
 
 /// Makes the handle and the task, which ends with the last handle, when everything is durable;
-/// `sync` is how long readings may wait for that.
+/// `sync` is how long readings may wait for that, `notebook` remembers by which clock the queue is
+/// timed.
 pub fn start(
     queue: Queue,
     sync: Duration,
+    notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
 ) -> (Handle, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let end = queue.end();
     let (seq, watched_seq) = watch::channel(end.seq);
     let (urgent, watched_urgent) = watch::channel((end.event, end.device));
-    let keeper = Keeper::new(queue, sync, events, inbox, seq, urgent);
+    let keeper = Keeper::new(queue, sync, notebook, events, inbox, seq, urgent);
     (Handle { requests, seq: watched_seq, urgent: watched_urgent }, keeper.run())
 }
 
@@ -61,6 +71,23 @@ impl Handle {
     /// When the queue is closed.
     pub async fn read(&self, after: Position, limits: Limits) -> Result<Chunk, Closed> {
         self.ask(|answer| Request::Read(after, limits, answer)).await
+    }
+
+    /// Returns the newest value of each series whose number is higher than `after`.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn preview(&self, after: u64) -> Result<Preview, Closed> {
+        self.ask(|answer| Request::Preview(after, answer)).await
+    }
+
+    /// Takes over when the machine started by a server's clock; returns by how many milliseconds the
+    /// machine's own is wrong, if that is much.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn settle_clock(&self, start: Start) -> Result<Option<i64>, Closed> {
+        self.ask(|answer| Request::Start(start, answer)).await
     }
 
     /// Lets go of what the server has committed.
@@ -106,6 +133,22 @@ impl Handle {
     /// When the queue is closed.
     pub async fn counters(&self) -> Result<Counters, Closed> {
         self.ask(Request::Counters).await
+    }
+
+    /// Notes that `count` readings were sent, numbered from `first` on.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn sent(&self, first: u64, count: u64) -> Result<(), Closed> {
+        self.tell(Request::Sent(first, count)).await
+    }
+
+    /// Returns everything that was counted, at one moment: its sums hold.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn account(&self) -> Result<Account, Closed> {
+        self.ask(Request::Account).await
     }
 
     /// Waits until everything that sources have sent so far is in the queue.

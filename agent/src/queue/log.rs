@@ -14,6 +14,7 @@ use tracing::warn;
 use valtronics_protocol::time::UnixMillis;
 
 use super::{
+    ages::Ages,
     disk::{Disk, DiskFile},
     segment::{Header, RECORD, RECORDS, Record, Records},
 };
@@ -51,6 +52,8 @@ pub(super) struct Log {
     pub(super) segments: VecDeque<Segment>,
     /// The number after the last that was ever in it.
     pub(super) end: u64,
+    /// When what was there at the opening came in; the queue takes it over.
+    pub(super) ages: Ages,
     spares: Vec<PathBuf>,
     writer: Option<Writer>,
     /// Bytes of files that were set aside.
@@ -71,6 +74,7 @@ impl Log {
             segment_bytes,
             segments: VecDeque::new(),
             end: 1,
+            ages: Ages::default(),
             spares: Vec::new(),
             writer: None,
             aside_bytes: 0,

@@ -7,12 +7,16 @@ use std::{
 };
 
 use tracing::warn;
-use valtronics_protocol::{batch::Encoder, uplink::StatusEvent};
+use valtronics_protocol::{
+    batch::Encoder,
+    uplink::{Gap, GapReason, StatusEvent},
+};
 
 use super::{
+    ages::Ages,
     cursor::{Cursor, CursorFile},
     disk::{self, Disk},
-    gaps::{Gap, GapFile, GapReason, Tally},
+    gaps::{GapFile, Tally},
     limits::Budget,
     log::Log,
     reader::Reader,
@@ -27,6 +31,7 @@ pub(super) struct Opened {
     pub(super) cursor: Cursor,
     /// The numbers of readings that are there, in ranges `first..end`.
     pub(super) readings: Vec<(u64, u64)>,
+    pub(super) ages: Ages,
     pub(super) events: Vec<StatusEvent>,
     pub(super) gaps: Vec<Gap>,
 }
@@ -71,6 +76,7 @@ impl Store {
         let opened = Opened {
             cursor,
             readings: store.readings(),
+            ages: std::mem::take(&mut store.telemetry.ages),
             events: store.read_events(cursor.released[1]),
             gaps: store.gaps.gaps.clone(),
         };
@@ -102,7 +108,9 @@ impl Store {
             let first = loss.first.max(released + 1);
             let is_known = |gap: &Gap| gap.first <= first && loss.last <= gap.last;
             if first <= loss.last && !self.gaps.gaps.iter().any(is_known) {
-                self.gaps.add(Tally::default().gap(first, loss.last, GapReason::Corrupt), 0);
+                let about = self.telemetry.ages.of(first).unwrap_or_default();
+                let gap = Tally::default().gap(first, loss.last, GapReason::Corrupt, about);
+                self.gaps.add(gap, 0);
             }
         }
         if let Err(error) = self.gaps.save(&self.disk) {

@@ -1,9 +1,10 @@
 //! What a connection gets to read: from memory, or from what a job has read.
 
+use valtronics_protocol::uplink::Gap;
+
 use super::{
     Chunk, Limits, Position, Queue,
     batch::{Picked, Picker},
-    gaps::Gap,
 };
 
 impl Queue {
@@ -28,7 +29,7 @@ impl Queue {
                 if number < first {
                     continue;
                 }
-                if number > last || !picker.take(batch.received, reading) {
+                if number > last || !picker.take(number, batch.received, reading) {
                     break 'batches;
                 }
             }
@@ -50,8 +51,6 @@ impl Queue {
             .cloned()
             .collect();
         self.told = gaps.iter().map(|gap| gap.last).max().unwrap_or(0).max(self.told);
-        self.counters.sent += through.saturating_sub(self.handed_out.max(first - 1));
-        self.handed_out = self.handed_out.max(through);
         Chunk {
             gaps,
             first,

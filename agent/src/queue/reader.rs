@@ -68,7 +68,7 @@ impl Reader {
             let Some(reading) = place.readings.get(skipped) else {
                 return Err(ReadError::Damaged);
             };
-            if !picker.take(place.received, reading) {
+            if !picker.take(next, place.received, reading) {
                 break;
             }
             next += 1;

@@ -91,7 +91,9 @@ fn take(log: &mut Log, path: &Path, first: u64, progress: &mut Progress) {
         }
     };
     let mut records = Records::of(&header);
-    while records.read(&file).is_some() {}
+    while let Some(record) = records.read(&file) {
+        log.ages.note(record.first, record.received);
+    }
     // What a failed sync may have left behind stands in the next file again.
     if let Some(before) = log.segments.back_mut().filter(|before| before.end > header.first) {
         before.end = header.first;

@@ -4,14 +4,18 @@
 use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tracing::{info, warn};
-use valtronics_protocol::{batch::Encoder, uplink::StatusEvent};
+use valtronics_protocol::{
+    batch::Encoder,
+    time::UnixMillis,
+    uplink::{Gap, GapReason, StatusEvent},
+};
 
 use super::{
     Limits,
     batch::{Batch, Picked},
     cursor::{Cursor, CursorFile},
     disk::{self, Disk},
-    gaps::{Gap, GapFile, GapReason, Tally},
+    gaps::{GapFile, Tally},
     limits::Budget,
     log::{Log, Segment},
     reader::Reader,
@@ -57,6 +61,8 @@ pub(super) struct Work {
     pub(super) lost: Vec<Gap>,
     /// Gaps up to this number were handed out.
     pub(super) told: u64,
+    /// About when the oldest reading came in.
+    pub(super) oldest: UnixMillis,
     pub(super) read: Option<(u64, Limits)>,
 }
 
@@ -83,7 +89,7 @@ impl Store {
         let mut outcome = Outcome::default();
         outcome.error = self.write(&work, &mut outcome).err();
         if let Some((number, limits)) = work.read {
-            outcome.picked = self.read(number, limits, work.told, &mut outcome.losses);
+            outcome.picked = self.read(number, limits, &work, &mut outcome.losses);
         }
         outcome.saved = [self.telemetry.end - 1, self.events.end - 1];
         outcome.cursor = self.cursor.durable;
@@ -195,7 +201,7 @@ impl Store {
             let first = oldest.header.first.max(work.cursor.released[READINGS] + 1);
             let last = oldest.end - 1;
             if first <= last {
-                let gap = tally(&self.telemetry, oldest, first);
+                let gap = tally(&self.telemetry, oldest, first, work.oldest);
                 outcome.losses.push(Loss { first, last });
                 self.gaps.add(gap, work.told);
                 self.gaps.save(&self.disk)?;
@@ -234,7 +240,7 @@ impl Store {
         &mut self,
         number: u64,
         limits: Limits,
-        told: u64,
+        work: &Work,
         losses: &mut Vec<Loss>,
     ) -> Option<Picked> {
         let segment = self.telemetry.above(number - 1)?;
@@ -245,7 +251,8 @@ impl Store {
                 let last = segment.end - 1;
                 warn!(first = number, last, "{}: {error}", segment.path.display());
                 self.reader.clear();
-                self.gaps.add(Tally::default().gap(number, last, GapReason::Corrupt), told);
+                let gap = Tally::default().gap(number, last, GapReason::Corrupt, work.oldest);
+                self.gaps.add(gap, work.told);
                 losses.push(Loss { first: number, last });
                 self.telemetry.cut(number);
                 None
@@ -254,8 +261,8 @@ impl Store {
     }
 }
 
-/// Counts what is lost with a segment from `first` on, by device.
-fn tally(log: &Log, segment: &Segment, first: u64) -> Gap {
+/// Counts what is lost with a segment from `first` on, by device; it came in `about` then.
+fn tally(log: &Log, segment: &Segment, first: u64, about: UnixMillis) -> Gap {
     let (mut reader, mut tally, mut next) = (Reader::default(), Tally::default(), first);
     while next < segment.end {
         match reader.read(log, segment, next, Limits::ALL) {
@@ -267,5 +274,5 @@ fn tally(log: &Log, segment: &Segment, first: u64) -> Gap {
             Ok(_) | Err(_) => break,
         }
     }
-    tally.gap(first, segment.end - 1, GapReason::Evicted)
+    tally.gap(first, segment.end - 1, GapReason::Evicted, about)
 }

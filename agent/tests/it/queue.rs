@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::interval};
-use valtronics_agent::queue::{Config, Counters, Gap, Limits, Position, Queue};
-use valtronics_protocol::{reading::Reading, time::UnixMillis, value::Value};
+use valtronics_agent::queue::{Config, Counters, Limits, Position, Queue};
+use valtronics_protocol::{reading::Reading, time::UnixMillis, uplink::Gap, value::Value};
 
 use crate::{
     parts::Broker,
@@ -26,7 +26,7 @@ struct Kept {
 }
 
 fn kept(folder: &Path) -> Kept {
-    let limits = Limits { readings: 1000, bytes: usize::MAX, live_since: UnixMillis(0) };
+    let limits = Limits { readings: 1000, bytes: usize::MAX, live_since: UnixMillis(0), passed: 0 };
     let mut queue = Queue::open(&Config::default(), folder).unwrap();
     let (mut values, mut gaps, mut after) = (BTreeMap::new(), Vec::new(), Position::default());
     let counters = queue.counters();
@@ -99,7 +99,7 @@ async fn take(
                 session.ack(first + readings.len() as u64 - 1).await;
             }
             Said::Gone(code) => panic!("gone with {code:?}"),
-            Said::Status(_) | Said::Device(_) => {}
+            Said::Preview(_) | Said::Gap(_) | Said::Status(_) | Said::Device(_) => {}
         }
     }
     found

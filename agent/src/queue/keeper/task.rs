@@ -8,12 +8,18 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+use tracing::warn;
+use valtronics_protocol::time::UnixMillis;
 
 use super::{
-    super::{Chunk, Done, Limits, Position, Queue},
+    super::{
+        Chunk, Done, Limits, Position, Queue,
+        newest::Newest,
+        timeline::{Timeline, notebook::Notebook},
+    },
     Request,
 };
-use crate::{clock, source::SourceEvent};
+use crate::{clock, source::SourceEvent, tally::Ledger};
 
 /// How much memory unsaved readings may take before they are written: some thousand readings, which
 /// are 10 to 64 KiB in the file.
@@ -33,6 +39,10 @@ const UNSAVED_BYTES: usize = 4 * 1024 * 1024;
 
 pub(super) struct Keeper {
     queue: Queue,
+    ledger: Ledger,
+    newest: Newest,
+    timeline: Timeline,
+    notebook: Notebook,
     sync: Duration,
     events: mpsc::Receiver<SourceEvent>,
     inbox: mpsc::Receiver<Request>,
@@ -69,6 +79,7 @@ impl Keeper {
     pub(super) fn new(
         queue: Queue,
         sync: Duration,
+        notebook: Notebook,
         events: mpsc::Receiver<SourceEvent>,
         inbox: mpsc::Receiver<Request>,
         seq: watch::Sender<u64>,
@@ -76,6 +87,10 @@ impl Keeper {
     ) -> Self {
         Self {
             cursor: queue.released(),
+            ledger: Ledger::new(queue.counters(), clock::now()),
+            newest: Newest::default(),
+            timeline: notebook.read(&queue.id()),
+            notebook,
             queue,
             sync,
             events,
@@ -165,8 +180,7 @@ impl Keeper {
         self.retry_at = self.queue.is_disk_broken().then(|| clock::monotonic() + RETRY_AFTER);
         if has_read && let Some(Read(after, limits, asker)) = self.reads.pop_front() {
             match chunk {
-                // Who asked may have gone in the meantime: then the answer is for nobody.
-                Some(chunk) => drop(asker.send(chunk)),
+                Some(chunk) => self.hand_out(chunk, asker),
                 None => self.read(Read(after, limits, asker)),
             }
         }
@@ -201,7 +215,12 @@ impl Keeper {
 
     fn take(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Readings { received, readings, receipt } => {
+            SourceEvent::Readings { source, tally, received, readings, receipt } => {
+                self.ledger.add(source, tally);
+                self.note(received);
+                for (number, reading) in (self.queue.next().0..).zip(&readings) {
+                    self.newest.put(number, reading);
+                }
                 let is_empty = readings.is_empty();
                 let last = self.queue.append(received, readings);
                 let now = clock::monotonic();
@@ -214,22 +233,55 @@ impl Keeper {
                     self.hand_receipts();
                 }
             }
-            SourceEvent::Status(change) => self.queue.append_event(change),
+            SourceEvent::Status(change) => {
+                self.note(change.timestamp);
+                self.queue.append_event(change);
+            }
             SourceEvent::Device(info) => self.queue.append_device(info),
         }
         self.show();
     }
 
+    /// Holds the clock that a source has read against the one that never jumps.
+    fn note(&mut self, received: UnixMillis) {
+        if self.timeline.note(received, clock::since_boot(), self.queue.next()) {
+            self.write_timeline();
+        }
+    }
+
+    /// Rare enough not to leave the task for it, and no loss where it fails.
+    fn write_timeline(&self) {
+        if let Err(error) = self.notebook.write(&self.queue.id(), &self.timeline) {
+            warn!(%error, "after a restart of the agent its clock could not be corrected");
+        }
+    }
+
     fn read(&mut self, Read(after, limits, asker): Read) {
         match self.queue.read(after, limits) {
-            Some(chunk) => drop(asker.send(chunk)),
+            Some(chunk) => self.hand_out(chunk, asker),
             None => self.reads.push_back(Read(after, limits, asker)),
         }
     }
 
+    fn hand_out(&self, mut chunk: Chunk, asker: oneshot::Sender<Chunk>) {
+        self.timeline.correct(&mut chunk);
+        let _ = asker.send(chunk);
+    }
+
+    /// Who asked may have gone in the meantime: then the answer is for nobody.
     fn answer(&mut self, request: Request) {
         match request {
             Request::Read(after, limits, asker) => self.read(Read(after, limits, asker)),
+            Request::Preview(after, asker) => {
+                let mut preview = self.newest.after(after, self.queue.end().seq);
+                self.timeline.correct_preview(&mut preview);
+                let _ = asker.send(preview);
+            }
+            Request::Start(start, asker) => {
+                self.note(clock::now());
+                self.timeline.settle(start);
+                let _ = asker.send(self.timeline.off_by());
+            }
             Request::Release(seq, event) => {
                 self.queue.release(seq, event);
                 self.hand_receipts();
@@ -242,9 +294,15 @@ impl Keeper {
             Request::Id(asker) => drop(asker.send(self.queue.id())),
             Request::Renew(asker) => {
                 self.queue.renew();
+                self.write_timeline();
                 self.renewals.push(asker);
             }
             Request::Counters(asker) => drop(asker.send(self.queue.counters())),
+            Request::Sent(first, count) => self.ledger.sent(first, count),
+            Request::Account(asker) => {
+                let account = self.ledger.account(self.queue.counters(), self.queue.oldest());
+                let _ = asker.send(account);
+            }
             Request::Settle(asker) => {
                 while let Ok(event) = self.events.try_recv() {
                     self.take(event);

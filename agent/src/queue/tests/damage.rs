@@ -1,5 +1,7 @@
 //! A disk that fails, tears and gives back something else.
 
+use valtronics_protocol::uplink::{Gap, GapReason};
+
 use super::*;
 
 /// Appends in several commits, and returns the number of the last reading.
