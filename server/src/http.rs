@@ -9,7 +9,8 @@ use axum::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    engine::EngineHandle, hub::SessionId, session::Gate, store_task::StoreHandle, uplink::Uplinks,
+    engine::EngineHandle, history::History, hub::SessionId, session::Gate, store_task::StoreHandle,
+    uplink::Uplinks,
 };
 
 mod alerts;
@@ -20,6 +21,7 @@ mod devices;
 mod error;
 mod extract;
 mod health;
+mod history;
 mod metrics;
 mod page;
 mod rules;
@@ -38,6 +40,8 @@ pub struct Shared {
     pub engine: EngineHandle,
     /// The way to the registry.
     pub store: StoreHandle,
+    /// The way to what is stored.
+    pub history: History,
     /// What uplinks share.
     pub uplinks: Arc<Uplinks>,
     /// Where connections live.
@@ -90,6 +94,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/connections/{id}/log", put(connections::log))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one))
+        .route("/api/v1/devices/{id}/telemetry", get(history::read))
         .route("/api/v1/alerts", get(alerts::list))
         .route("/api/v1/rules", get(rules::list))
         .route("/api/v1/rules/{name}", get(rules::one).put(rules::put).delete(rules::delete))

@@ -11,21 +11,30 @@ use valtronics_protocol::{filter::Channel, id::Seq, time::UnixMillis};
 
 use crate::commit::{Commit, Committed, CommittedEvent, Oldest, QueueKey, Row, RuleChange};
 
+mod chunk;
+mod column;
+mod compact;
 mod error;
 mod events;
+mod history;
 mod journal;
 mod prune;
 mod registry;
 mod restore;
 mod schema;
+mod seal;
+mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use compact::{Change, Compactor};
 pub use error::StoreError;
 use events::{Numbering, Positions};
+pub use history::{Cursor, Page, Points, Query, Reader};
 use registry::Registry;
 pub use registry::{RegisterError, Registered, RegistryLimits};
 pub use restore::Restored;
+pub use summary::{Numbers, Span};
 
 /// The store.
 #[derive(Debug)]
@@ -33,6 +42,9 @@ pub struct Store {
     db: Connection,
     registry: Registry,
     positions: Positions,
+    /// When the last readings were committed, by the server's clock, but later with each commit:
+    /// so a reader can go on from where another ended.
+    arrived: UnixMillis,
     _lock: std::fs::File,
 }
 
@@ -47,7 +59,11 @@ impl Store {
         let registry = Registry::load(&db)?;
         let restored = restore::load(&db, &registry)?;
         let positions = Positions::load(&db, &restored)?;
-        Ok((Self { db, registry, positions, _lock: lock }, restored))
+        // The newest row of the journal stays.
+        let sql = "SELECT ifnull(max(received_at), 0) FROM journal
+                   WHERE id = (SELECT max(id) FROM journal)";
+        let arrived = UnixMillis(db.query_row(sql, [], |row| row.get(0))?);
+        Ok((Self { db, registry, positions, arrived, _lock: lock }, restored))
     }
 
     /// Looks names up, or brings them into being in this order.
@@ -71,8 +87,10 @@ impl Store {
     /// When the store cannot write; the same commit may be tried again.
     pub fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         let transaction = self.db.transaction()?;
+        let mut arrived = self.arrived;
         if !commit.readings.is_empty() {
-            write_readings(&transaction, commit)?;
+            arrived = commit.received_at.max(UnixMillis(arrived.0 + 1));
+            write_readings(&transaction, arrived, &commit.readings)?;
         }
         for (key, number) in &commit.queues {
             write_number(&transaction, key, *number)?;
@@ -88,6 +106,7 @@ impl Store {
         let moved = numbering.finish();
         transaction.commit()?;
         self.positions.apply(moved);
+        self.arrived = arrived;
         Ok(Committed { events })
     }
 
@@ -126,6 +145,14 @@ impl Store {
         events::oldest(&self.db)
     }
 
+    /// Writes chunks and lets go of what is in them.
+    ///
+    /// # Errors
+    /// When the store cannot write; then nothing has changed.
+    pub fn compact(&mut self, change: &Change) -> Result<(), StoreError> {
+        compact::write(&mut self.db, change)
+    }
+
     /// Deletes some of what is older than is kept; true when there may be more.
     ///
     /// # Errors
@@ -135,21 +162,19 @@ impl Store {
     }
 }
 
-fn write_readings(transaction: &Transaction<'_>, commit: &Commit) -> Result<(), StoreError> {
-    let times = commit.readings.iter().map(|row| row.at.0);
+fn write_readings(
+    transaction: &Transaction<'_>,
+    arrived: UnixMillis,
+    readings: &[Row],
+) -> Result<(), StoreError> {
+    let times = readings.iter().map(|row| row.at.0);
     let (first, last) = times.fold((i64::MAX, i64::MIN), |(a, b), at| (a.min(at), b.max(at)));
     transaction
         .prepare_cached(
             "INSERT INTO journal (received_at, first_at, last_at, count, rows)
              VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![
-            commit.received_at.0,
-            first,
-            last,
-            commit.readings.len(),
-            journal::encode(&commit.readings)
-        ])?;
+        .execute(params![arrived.0, first, last, readings.len(), journal::encode(readings)])?;
     Ok(())
 }
 
