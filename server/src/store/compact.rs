@@ -24,8 +24,8 @@ use super::{
     journal, schema,
 };
 
-/// How long after its end an hour is closed: what came in at its end is committed, and last values
-/// are written down, which happens each minute.
+/// How long after its end an hour is closed: what was measured at its end has come in, and last
+/// values are written down, which happens each minute.
 const GRACE: Duration = Duration::from_secs(120);
 /// How many readings of the journal are held at a time: 40 MB, and an hour of 140 series at 1 Hz.
 const RANGE: usize = 500_000;
@@ -117,7 +117,7 @@ impl Compactor {
     pub fn next(&mut self, keep: Duration, now: UnixMillis) -> Result<Option<Change>, StoreError> {
         let open = now.minus(GRACE).0.div_euclid(HOUR);
         if self.sweep.is_none() && self.swept.is_none_or(|swept| swept < open) {
-            let end = end_of_sweep(&self.db, now.minus(GRACE))?;
+            let end = end_of_sweep(&self.db)?;
             let first_kept = now.minus(keep).0.div_euclid(HOUR);
             let (groups, compacted) = Default::default();
             self.sweep = Some(Sweep { end, cursor: 0, open, first_kept, groups, compacted });
@@ -148,11 +148,11 @@ impl Compactor {
 
 /// Returns the last row of the journal that may be looked at: not the newest, from whose number the
 /// next follows, and none whose last values are not written down.
-fn end_of_sweep(db: &Connection, before: UnixMillis) -> Result<i64, StoreError> {
+fn end_of_sweep(db: &Connection) -> Result<i64, StoreError> {
     let sql = "SELECT ifnull(max(id), 0) FROM journal
-               WHERE received_at < ?1 AND id < (SELECT max(id) FROM journal)
+               WHERE id < (SELECT max(id) FROM journal)
                AND id <= (SELECT upto FROM last_values)";
-    Ok(db.query_row(sql, [before.0], |row| row.get(0))?)
+    Ok(db.query_row(sql, [], |row| row.get(0))?)
 }
 
 impl Sweep {

@@ -14,6 +14,7 @@ mod cbor;
 mod endpoints;
 mod frames;
 mod grants;
+mod history;
 mod house;
 mod http;
 mod jwks;

@@ -32,16 +32,16 @@ fn query(device: u64, metric: u32) -> Query {
     }
 }
 
-/// Compacts until nothing is left to do; returns how many changes that took.
-fn compact(store: &mut Store, dir: &Path, keep: Duration, now: UnixMillis) -> usize {
+/// Compacts until nothing is left to do, or as if the server had died after so many changes;
+/// returns how many blobs could not be read.
+fn compact(store: &mut Store, dir: &Path, now: UnixMillis, most: usize) -> u64 {
     store.checkpoint(&[]).unwrap();
     let mut compactor = Compactor::open(dir).unwrap();
-    let mut changes = 0;
-    while let Some(change) = compactor.next(keep, now).unwrap() {
+    for _ in 0..most {
+        let Some(change) = compactor.next(KEEP, now).unwrap() else { break };
         store.compact(&change).unwrap();
-        changes += 1;
     }
-    changes
+    compactor.take_damaged()
 }
 
 /// Reads every page.
@@ -68,6 +68,93 @@ fn read(dir: &Path, mut query: Query) -> (Vec<Page>, Vec<(i64, Value)>, Vec<Span
     }
 }
 
+#[test]
+fn late_readings_join_their_hour() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let later =
+        |hours: u32| NOW.plus(Duration::from_millis(HOUR.unsigned_abs()) * hours + DAY / 100);
+    let at = |minute: i64| NOW.0 + minute * 60_000;
+    for minute in [0, 59, 61] {
+        store.commit(&readings(NOW, vec![reading(0, at(minute), minute)])).unwrap();
+    }
+    compact(&mut store, dir.path(), later(1), 1000);
+    let chunks = |store: &Store| (rows_of(store, "chunks"), rows_of(store, "journal"));
+    assert_eq!(chunks(&store), (1, 1), "the second hour is open");
+    store.commit(&readings(NOW, vec![reading(0, at(30), 30), reading(0, at(59), 590)])).unwrap();
+    store.commit(&readings(NOW, vec![reading(0, at(90), 90)])).unwrap();
+    let mut late = Query { from: millis(at(1)), ..query(1, 0) };
+    let found = |late: &Query| {
+        let (_, found, _) = read(dir.path(), late.clone());
+        found.into_iter().map(|(_, value)| value.as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&late), [30.0, 59.0, 590.0, 61.0, 90.0]);
+    // The chunk is there, the rows of the journal are not gone yet, and then the merge is missing.
+    for changes in [1, 1, 1000] {
+        compact(&mut store, dir.path(), later(2), changes);
+        assert_eq!(found(&late), [30.0, 59.0, 590.0, 61.0, 90.0]);
+    }
+    assert_eq!(chunks(&store), (2, 1));
+    assert_eq!(rows_of(&store, "merges"), 0);
+    late.arrived_from = NOW.plus(Duration::from_millis(3));
+    assert_eq!(found(&late), [30.0, 590.0, 90.0], "what came with the fourth commit, and since");
+}
+
+#[test]
+fn hours_go_when_they_are_old() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let old = NOW.minus(KEEP);
+    let rows = [-2 * HOUR, -1, 0, HOUR].map(|after| reading(0, old.0 + after, after));
+    store.commit(&readings(NOW, rows[1..].to_vec())).unwrap();
+    compact(&mut store, dir.path(), NOW.minus(DAY), 1000);
+    store.commit(&readings(NOW, vec![rows[0].clone()])).unwrap();
+    store.commit(&readings(NOW, vec![reading(1, NOW.0, 0)])).unwrap();
+    compact(&mut store, dir.path(), NOW.minus(DAY), 1000);
+    assert_eq!(rows_of(&store, "chunks"), 4);
+    while store.prune(KEEP, NOW).unwrap() {}
+    assert_eq!(rows_of(&store, "chunks"), 2, "an hour goes as a whole");
+    // What is too old when it comes needs no chunk.
+    store.commit(&readings(NOW, vec![rows[0].clone(), reading(0, NOW.0, 7)])).unwrap();
+    store.commit(&readings(NOW, vec![reading(1, NOW.0, 0)])).unwrap();
+    compact(&mut store, dir.path(), NOW.plus(DAY / 12), 1000);
+    let times = read(dir.path(), query(1, 0)).1.into_iter().map(|(at, _)| at - old.0);
+    assert_eq!(times.collect::<Vec<_>>(), [0, HOUR, NOW.0 - old.0]);
+}
+
+#[test]
+fn what_is_damaged_is_left_out_and_counted() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    for hour in 0..3 {
+        let at = NOW.0 + hour * HOUR;
+        store.commit(&readings(NOW, vec![reading(0, at, hour), reading(0, at + 1, hour)])).unwrap();
+    }
+    compact(&mut store, dir.path(), NOW.plus(DAY), 1000);
+    store.commit(&readings(NOW, vec![reading(0, NOW.0 + 5 * HOUR, 5)])).unwrap();
+    let damage = |table: &str, column: &str, at: usize, id: i64| {
+        let sql = format!("SELECT {column} FROM {table} WHERE id = ?1");
+        let mut blob: Vec<u8> = store.db.query_row(&sql, [id], |row| row.get(0)).unwrap();
+        let at = at % blob.len();
+        blob[at] ^= 0x10;
+        let sql = format!("UPDATE {table} SET {column} = ?1 WHERE id = ?2");
+        store.db.execute(&sql, params![blob, id]).unwrap();
+    };
+    // Minutes can be had from the readings.
+    (0..40).for_each(|at| damage("chunks", "minutes", at * 7, 1));
+    let spans = Query { step: Some(DAY), ..query(1, 0) };
+    let (pages, _, found) = read(dir.path(), spans.clone());
+    assert_eq!((pages[0].damaged, found[0].count), (0, 7));
+    damage("chunks", "readings", 9, 2);
+    damage("journal", "rows", 9, 3);
+    let (pages, _, found) = read(dir.path(), spans);
+    assert_eq!((pages[0].damaged, found[0].count), (1, 5), "minutes are there");
+    let (pages, found, _) = read(dir.path(), query(1, 0));
+    assert_eq!((pages[0].damaged, found.len()), (2, 3));
+    assert_eq!(compact(&mut store, dir.path(), NOW.plus(DAY), 1000), 1);
+    assert_eq!(rows_of(&store, "journal"), 2, "what cannot be read stays where it is");
+}
+
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
         4 => (-500..500_i32).prop_map(|n| Value::Float(f64::from(n) / 10.0)),
@@ -92,8 +179,8 @@ fn exact(value: &Value) -> String {
 #[derive(Debug, Clone)]
 enum Step {
     Commit(Vec<Row>),
-    /// So many hours after the first.
-    Compact(i64),
+    /// So many hours after the first, until so many changes are made.
+    Compact(i64, usize),
     Restart,
 }
 
@@ -106,7 +193,8 @@ fn step() -> impl Strategy<Value = Step> {
     });
     prop_oneof![
         6 => prop::collection::vec(any_row, 1..60).prop_map(Step::Commit),
-        2 => (0..6_i64).prop_map(Step::Compact),
+        2 => (0..6_i64, prop_oneof![0..5_usize, Just(1000)])
+            .prop_map(|(hours, changes)| Step::Compact(hours, changes)),
         1 => Just(Step::Restart),
     ]
 }
@@ -154,11 +242,11 @@ fn assert_same_spans(found: &[Span], expected: &[Span]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
     #[test]
     fn what_was_committed_comes_back(
         steps in prop::collection::vec(step(), 1..25),
-        limit in 1..50_usize,
+        limit in 4..60_usize,
         from in -2..4_i64,
         to in 0..6_i64,
         span in prop_oneof![Just(60_000_i64), Just(25_000), Just(300_000), Just(2 * HOUR)],
@@ -173,8 +261,9 @@ proptest! {
                     store.commit(&readings(NOW, rows)).unwrap();
                     marks.push(read(dir.path(), query(1, 0)).0[0].as_of);
                 }
-                Step::Compact(hours) => {
-                    compact(&mut store, dir.path(), KEEP, millis(NOW.0 + hours * HOUR + 120_000));
+                Step::Compact(hours, most) => {
+                    let now = millis(NOW.0 + hours * HOUR + 120_000);
+                    compact(&mut store, dir.path(), now, most);
                 }
                 Step::Restart => {
                     drop(store);
@@ -193,7 +282,7 @@ proptest! {
             assert_same(&read(dir.path(), some.clone()).1, &readings);
             let spans = Query { step: Some(Duration::from_millis(span.unsigned_abs())), ..some };
             assert_same_spans(&read(dir.path(), spans).2, &summed(&readings, span));
-            for (commit, arrived_from) in marks.iter().enumerate() {
+            for (commit, arrived_from) in marks.iter().enumerate().step_by(3) {
                 let missed = Query { arrived_from: *arrived_from, ..all.clone() };
                 assert_same(&read(dir.path(), missed).1, &expected(&model, &all, commit));
             }
