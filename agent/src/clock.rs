@@ -1,7 +1,8 @@
 //! The only place that reads a clock; everything else takes `now` as a parameter.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 use valtronics_protocol::time::UnixMillis;
 
@@ -21,4 +22,10 @@ pub fn now() -> UnixMillis {
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn monotonic() -> Instant {
     Instant::now()
+}
+
+/// Reads how long the machine has been up, suspended or not: what the wall clock is held against.
+#[must_use]
+pub fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }

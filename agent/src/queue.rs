@@ -5,7 +5,10 @@
 //! and are counted. This one holds everything in memory and so begins a new numbering, with a new
 //! id, at each start. Plain values in and out; [`keeper`] is the task that owns it.
 
+pub mod gaps;
 pub mod keeper;
+pub mod newest;
+pub mod timeline;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,11 +16,12 @@ use serde::{Deserialize, Serialize};
 use valtronics_protocol::{
     reading::Reading,
     time::UnixMillis,
-    uplink::{DeviceInfo, StatusEvent},
+    uplink::{DeviceInfo, Gap, GapReason, StatusEvent},
     value::Value,
 };
 
 use crate::{config::size::Size, source::StatusChange};
+use gaps::Gaps;
 
 /// The most status events that wait: they are rare, and a source that flaps all night must not
 /// fill the memory. The oldest goes first.
@@ -85,11 +89,15 @@ pub struct Limits {
     pub bytes: usize,
     /// Readings received before this moment are a backlog; a frame never mixes the two.
     pub live_since: UnixMillis,
+    /// Readings up to this number are a backlog, too: a preview has passed them.
+    pub passed: u64,
 }
 
 /// What follows a [`Position`].
 #[derive(Debug, Default)]
 pub struct Chunk {
+    /// What was lost before the readings; there may be more of that, which is read next.
+    pub gap: Option<Gap>,
     /// The number of the first reading.
     pub first: u64,
     /// The readings, numbered on from `first`.
@@ -145,6 +153,7 @@ pub struct Queue {
     next_event: u64,
     events: VecDeque<StatusEvent>,
     devices: Vec<DeviceInfo>,
+    gaps: Gaps,
     handed_out: u64,
     counters: Counters,
 }
@@ -165,6 +174,7 @@ impl Queue {
             next_event: 1,
             events: VecDeque::new(),
             devices: Vec::new(),
+            gaps: Gaps::default(),
             handed_out: 0,
             counters: Counters::default(),
         }
@@ -204,7 +214,10 @@ impl Queue {
             self.readings.push_back(entry);
             self.counters.queued += 1;
         }
-        while self.bytes > self.max_bytes && self.take_first() {
+        while self.bytes > self.max_bytes
+            && let Some(reading) = self.take_first()
+        {
+            self.gaps.lose(self.first - 1, &reading, GapReason::Evicted);
             self.counters.evicted += 1;
         }
     }
@@ -238,29 +251,34 @@ impl Queue {
 
     /// Returns what follows `after`.
     pub fn read(&mut self, after: Position, limits: Limits) -> Chunk {
+        let gap = self.gaps.after(after.seq);
+        let after = Position { seq: gap.as_ref().map_or(after.seq, |gap| gap.last), ..after };
         let first = (after.seq + 1).max(self.first);
         let skipped = usize::try_from(first - self.first).unwrap_or(usize::MAX);
-        let waiting = self.readings.iter().skip(skipped);
-        let is_backlog = |entry: &Entry| entry.received < limits.live_since;
-        let historical = waiting.clone().next().is_some_and(is_backlog);
+        let waiting = (first..).zip(self.readings.iter().skip(skipped));
+        let is_backlog = |(number, entry): &(u64, &Entry)| {
+            entry.received < limits.live_since || *number <= limits.passed
+        };
+        let historical = waiting.clone().next().as_ref().is_some_and(is_backlog);
         let mut bytes = 0;
         let readings: Vec<Reading> = waiting
             .clone()
             .take(limits.readings)
             .take_while(|entry| is_backlog(entry) == historical)
-            .take_while(|entry| {
+            .take_while(|(_, entry)| {
                 let fits = bytes == 0 || bytes + frame_bytes(&entry.reading) <= limits.bytes;
                 bytes += frame_bytes(&entry.reading);
                 fits
             })
-            .map(|entry| entry.reading.clone())
+            .map(|(_, entry)| entry.reading.clone())
             .collect();
         let through = first + readings.len() as u64 - 1;
         self.counters.sent += through.saturating_sub(self.handed_out.max(first - 1));
         self.handed_out = self.handed_out.max(through);
         Chunk {
+            gap,
             first,
-            more: readings.len() < waiting.len(),
+            more: through < self.end().seq,
             readings,
             historical,
             events: self.events.iter().filter(|event| event.seq > after.event).cloned().collect(),
@@ -270,9 +288,10 @@ impl Queue {
 
     /// Lets go of what the server has committed, `seq` and `event` included.
     pub fn release(&mut self, seq: Option<u64>, event: Option<u64>) {
-        while self.first <= seq.unwrap_or(0) && self.take_first() {
+        while self.first <= seq.unwrap_or(0) && self.take_first().is_some() {
             self.counters.acknowledged += 1;
         }
+        self.gaps.release(seq.unwrap_or(0));
         let committed = event.unwrap_or(0);
         while self.events.front().is_some_and(|event| event.seq <= committed) {
             self.events.pop_front();
@@ -282,7 +301,7 @@ impl Queue {
     /// Begins a new numbering under a new id: the old one belongs to another machine.
     pub fn renew(&mut self) {
         self.id = new_id();
-        self.first = 1;
+        self.first = self.gaps.renumber() + 1;
         self.handed_out = 0;
         self.next_event = 1;
         for event in &mut self.events {
@@ -291,13 +310,11 @@ impl Queue {
         }
     }
 
-    fn take_first(&mut self) -> bool {
-        let Some(entry) = self.readings.pop_front() else {
-            return false;
-        };
+    fn take_first(&mut self) -> Option<Reading> {
+        let entry = self.readings.pop_front()?;
         self.bytes -= entry.memory();
         self.first += 1;
-        true
+        Some(entry.reading)
     }
 }
 

@@ -5,6 +5,9 @@
 
 pub mod connection;
 mod end;
+mod opening;
+pub mod pace;
+pub mod previews;
 pub mod window;
 
 use std::{path::PathBuf, time::Duration};
@@ -24,6 +27,7 @@ use crate::{
 };
 use connection::Connection;
 pub use end::End;
+use previews::Previews;
 
 /// The first wait after a connection that worked.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -127,9 +131,11 @@ pub async fn run(
     stopping: CancellationToken,
 ) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    let mut previews = Previews::default();
     loop {
         let is_last = stopping.is_cancelled();
-        let end = match Connection::open(&config, &gateway, queue.clone()).await {
+        let opened = Connection::open(&config, &gateway, queue.clone(), &mut previews).await;
+        let end = match opened {
             Ok(connection) => {
                 info!(url = %config.url.0, "connected to the server");
                 show(&link, None);
@@ -144,8 +150,11 @@ pub async fn run(
         show(&link, Some(end.to_string()));
         let wait = wait_after(&end, &mut backoff);
         report(&end, wait);
-        if matches!(end, End::QueueTaken(_)) && queue.renew().await.is_err() {
-            return;
+        if matches!(end, End::QueueTaken(_)) {
+            if queue.renew().await.is_err() {
+                return;
+            }
+            previews.renumbered();
         }
         tokio::select! {
             () = sleep(wait) => {}

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::ErrorCode, event::Status, time::UnixMillis};
 
+mod frame;
+
+pub use frame::{DamagedHeader, FrameHeader};
+
 /// The subprotocol of our agent. Version 0: it may change until the agent's disk queue is done.
 pub const SUBPROTOCOL_AGENT: &str = "valtronics.uplink.v0";
 /// The subprotocol of agents that others write; no subprotocol means the same.
@@ -23,6 +27,10 @@ pub const MAX_FRAME_READINGS: usize = 10_000;
 /// The most bytes in the name of a queue (programs, "/uplink").
 pub const MAX_QUEUE_NAME_BYTES: usize = 64;
 
+/// The most entries of one [`Gap`]: with the longest names they stay within a frame. What is left
+/// over shares one entry without a device.
+pub const MAX_GAP_LOSSES: usize = 1000;
+
 /// What our agent says in text frames.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -33,6 +41,8 @@ pub enum AgentMessage {
     Device(DeviceInfo),
     /// A status event.
     Status(StatusEvent),
+    /// Readings that will never come; stands where they would in the order of their numbers.
+    Gap(Gap),
 }
 
 /// Opens a connection.
@@ -99,6 +109,47 @@ pub struct StatusEvent {
     pub timestamp: UnixMillis,
 }
 
+/// Numbers that no reading will come for. Committing it commits them all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first number.
+    pub first: u64,
+    /// The last number.
+    pub last: u64,
+    /// What became of the readings.
+    pub reason: GapReason,
+    /// Whose readings they were, at most [`MAX_GAP_LOSSES`]; empty when nothing is known of them.
+    #[serde(default)]
+    pub devices: Vec<Loss>,
+}
+
+/// What became of readings that are in a [`Gap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The queue was full, and the oldest went first.
+    Evicted,
+    /// The file that held them is damaged.
+    Corrupt,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// The lost readings of one device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The device's name; absent for readings whose device is not known, which count as the gateway's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The earliest of their timestamps.
+    pub from: UnixMillis,
+    /// The latest of their timestamps.
+    pub to: UnixMillis,
+    /// How many.
+    pub readings: u64,
+}
+
 /// What the server says on `/uplink`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -144,6 +195,9 @@ pub struct Welcome {
     /// How many bytes of frames may be under way without an acknowledgement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<u64>,
+    /// The server's clock as this was sent; our agent only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<UnixMillis>,
     /// Why not, as a code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorCode>,
@@ -181,85 +235,21 @@ pub struct Refusal {
     pub seq: Option<u64>,
 }
 
-/// Stands before the batch in a binary frame of our agent.
-///
-/// Bytes: flags (bit 0: historical; the others are 0), then the number of the first reading as a
-/// LEB128 varint. The others are numbered on from it, in the order in which the batch holds them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameHeader {
-    /// Whether the readings are a backlog: stored, but not shown as live.
-    pub historical: bool,
-    /// The number of the first reading.
-    pub first: u64,
-}
-
-/// A binary frame whose header cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the header of a binary frame is damaged")]
-pub struct DamagedHeader;
-
-impl FrameHeader {
-    /// Appends the header to `frame`.
-    pub fn write(self, frame: &mut Vec<u8>) {
-        frame.push(u8::from(self.historical));
-        let mut rest = self.first;
-        while rest >= 0x80 {
-            frame.push((rest as u8) | 0x80);
-            rest >>= 7;
-        }
-        frame.push(rest as u8);
-    }
-
-    /// Splits `frame` into its header and the batch.
-    ///
-    /// # Errors
-    /// When the frame is too short, has unknown flags, or a number beyond 64 bits.
-    pub fn read(frame: &[u8]) -> Result<(Self, &[u8]), DamagedHeader> {
-        let (&flags, mut rest) = frame.split_first().ok_or(DamagedHeader)?;
-        let mut first = 0_u64;
-        for shift in (0..).step_by(7) {
-            let (&byte, after) = rest.split_first().ok_or(DamagedHeader)?;
-            rest = after;
-            if shift > 63 || (shift == 63 && byte > 1) {
-                return Err(DamagedHeader);
-            }
-            first |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                break;
-            }
-        }
-        match flags {
-            0 | 1 => Ok((Self { historical: flags == 1, first }, rest)),
-            _ => Err(DamagedHeader),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_header_comes_back() {
-        for first in [0, 1, 127, 128, 300, 1 << 40, u64::MAX] {
-            for historical in [false, true] {
-                let header = FrameHeader { historical, first };
-                let mut frame = Vec::new();
-                header.write(&mut frame);
-                frame.extend(b"batch");
-                assert_eq!(FrameHeader::read(&frame), Ok((header, &b"batch"[..])));
-            }
-        }
-    }
-
-    #[test]
-    fn a_damaged_header_is_refused() {
-        for frame in [&b""[..], b"\x00", b"\x00\x80", b"\x02\x00", &[0x80; 40]] {
-            assert_eq!(FrameHeader::read(frame), Err(DamagedHeader));
-        }
-        let mut too_large = vec![0];
-        too_large.extend([0xff; 9]);
-        too_large.push(2);
-        assert_eq!(FrameHeader::read(&too_large), Err(DamagedHeader));
+    fn a_gap_is_read_and_written() {
+        let text = concat!(
+            r#"{"type":"gap","first":7,"last":9,"reason":"evicted","devices":["#,
+            r#"{"device":"d","from":"1970-01-01T00:00:01Z","to":"1970-01-01T00:00:02Z","readings":2},"#,
+            r#"{"from":"1970-01-01T00:00:01Z","to":"1970-01-01T00:00:01Z","readings":1}]}"#,
+        );
+        let message: AgentMessage = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&message).unwrap(), text);
+        let unknown = r#"{"type":"gap","first":1,"last":1,"reason":"stolen"}"#;
+        let AgentMessage::Gap(gap) = serde_json::from_str(unknown).unwrap() else { panic!() };
+        assert_eq!((gap.reason, gap.devices), (GapReason::Other, Vec::new()));
     }
 }

@@ -229,6 +229,7 @@ fn parts(
         ended_alerts,
         rules,
         queues: restored.queues,
+        machines: restored.machines,
         limits: hub_limits(config),
         keep: config.history.keep,
         offline_after: config.devices.offline_after,

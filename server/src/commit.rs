@@ -10,6 +10,7 @@ use valtronics_protocol::{
     event::{Alert, AlertStatus, DeviceStatusUpdate, Severity, Status},
     id::{DeviceId, Seq},
     time::UnixMillis,
+    uplink::GapReason,
     value::Value,
 };
 
@@ -63,6 +64,36 @@ pub struct Commit {
     pub events: Vec<EventDraft>,
     /// Rules that were edited over HTTP.
     pub rules: Vec<RuleChange>,
+    /// Readings that will never come.
+    pub lost: Vec<Lost>,
+    /// Numberings that have begun, with the machines that hold them.
+    pub machines: Vec<QueueMachine>,
+}
+
+/// Readings of one device that its agent has lost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lost {
+    /// Whose; of readings whose device is not known, the gateway.
+    pub device: DeviceId,
+    /// The earliest of their timestamps.
+    pub from: UnixMillis,
+    /// The latest of their timestamps.
+    pub to: UnixMillis,
+    /// How many.
+    pub readings: u64,
+    /// What became of them.
+    pub reason: GapReason,
+}
+
+/// Which machine holds a numbering.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueMachine {
+    /// The subject of the token.
+    pub sub: Arc<str>,
+    /// The name that the agent gave.
+    pub queue: Arc<str>,
+    /// The machine's id.
+    pub machine: Arc<str>,
 }
 
 /// An edited rule: its JSON, or `None` when it was deleted.

@@ -38,7 +38,7 @@ pub use gateways::AdmitGateway;
 use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle};
 use queues::Queues;
-pub use queues::{OpenRequest, Opened};
+pub use queues::{NotOpened, OpenRequest, Opened};
 
 /// What a session asks of the engine.
 #[derive(Debug)]
@@ -171,6 +171,8 @@ pub struct Parts {
     pub rules: Rules,
     /// The numberings of agents.
     pub queues: Vec<(crate::commit::QueueKey, u64)>,
+    /// On which machines they are.
+    pub machines: Vec<crate::commit::QueueMachine>,
     /// The subscribers' limits.
     pub limits: HubLimits,
     /// For how long readings are kept.
@@ -240,7 +242,7 @@ impl Engine {
             hub: Hub::new(parts.limits),
             alerts: parts.alerts,
             rules: parts.rules,
-            queues: Queues::restore(parts.queues),
+            queues: Queues::restore(parts.queues, parts.machines),
             gateways,
             keep: parts.keep,
             offline_after: parts.offline_after,

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, uplink::Ack};
 
-use crate::commit::{QueueKey, Row};
+use crate::commit::{Lost, QueueKey, Row};
 
 pub mod json;
 pub mod names;
@@ -35,6 +35,8 @@ pub struct Batch {
     pub permit: Option<OwnedSemaphorePermit>,
     /// How many timestamps were replaced.
     pub replaced: u64,
+    /// The readings go ahead of their numbered ones: shown, not stored.
+    pub preview: bool,
 }
 
 /// One thing of a batch.
@@ -51,6 +53,8 @@ pub enum Item {
     Status(StatusReport),
     /// After how much silence a device counts as offline.
     OfflineAfter(DeviceId, Option<Duration>),
+    /// Readings that will never come.
+    Lost(Lost),
 }
 
 /// A device's status, as the device or its gateway knows it.
@@ -111,7 +115,7 @@ pub fn push_row(batch: &mut Batch, begin: usize, row: Row, historical: bool) {
         Item::Update { rows, historical: marked } if rows.end == at && rows.start >= begin => {
             (*marked == historical).then_some(rows)
         }
-        Item::Update { .. } | Item::Status(_) | Item::OfflineAfter(..) => None,
+        Item::Update { .. } | Item::Status(_) | Item::OfflineAfter(..) | Item::Lost(_) => None,
     });
     match update {
         Some(rows) if !has_metric(batch.rows.get(rows.clone()).unwrap_or_default(), &row) => {

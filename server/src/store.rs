@@ -26,11 +26,12 @@ mod seal;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod uplinks;
 
 pub use compact::{Change, Compactor};
 pub use error::StoreError;
 use events::{Numbering, Positions};
-pub use history::{Cursor, Page, Points, Query, Reader};
+pub use history::{Cursor, Gap, Page, Points, Query, Reader};
 use registry::Registry;
 pub use registry::{RegisterError, Registered, RegistryLimits};
 pub use restore::Restored;
@@ -42,7 +43,7 @@ pub struct Store {
     db: Connection,
     registry: Registry,
     positions: Positions,
-    /// When the last readings were committed, by the server's clock, but later with each commit:
+    /// When the last commit was, by the server's clock, but later with each commit:
     /// so a reader can go on from where another ended.
     arrived: UnixMillis,
     _lock: std::fs::File,
@@ -59,10 +60,7 @@ impl Store {
         let registry = Registry::load(&db)?;
         let restored = restore::load(&db, &registry)?;
         let positions = Positions::load(&db, &restored)?;
-        // The newest row of the journal stays.
-        let sql = "SELECT ifnull(max(received_at), 0) FROM journal
-                   WHERE id = (SELECT max(id) FROM journal)";
-        let arrived = UnixMillis(db.query_row(sql, [], |row| row.get(0))?);
+        let arrived = history::last_arrived(&db)?;
         Ok((Self { db, registry, positions, arrived, _lock: lock }, restored))
     }
 
@@ -87,9 +85,8 @@ impl Store {
     /// When the store cannot write; the same commit may be tried again.
     pub fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         let transaction = self.db.transaction()?;
-        let mut arrived = self.arrived;
+        let arrived = commit.received_at.max(UnixMillis(self.arrived.0 + 1));
         if !commit.readings.is_empty() {
-            arrived = commit.received_at.max(UnixMillis(arrived.0 + 1));
             write_readings(&transaction, arrived, &commit.readings)?;
         }
         for (key, number) in &commit.queues {
@@ -97,6 +94,12 @@ impl Store {
         }
         for change in &commit.rules {
             write_rule(&transaction, change)?;
+        }
+        for lost in &commit.lost {
+            uplinks::write_lost(&transaction, lost, arrived)?;
+        }
+        for machine in &commit.machines {
+            uplinks::write_machine(&transaction, machine)?;
         }
         let mut numbering = Numbering::after(&self.positions);
         let mut events = Vec::with_capacity(commit.events.len());

@@ -7,7 +7,7 @@
 use std::{net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use valtronics_protocol::{
     close::CloseCode,
@@ -19,7 +19,7 @@ use valtronics_protocol::{
 use crate::{
     auth::{Claims, Scope, refused_sub},
     clock,
-    engine::{EngineHandle, Input, OpenRequest, Opened, TooManyNames},
+    engine::{EngineHandle, Input, NotOpened},
     ingest::{Batch, OpenQueue, Ticket},
     message::to_message,
     session::{Entry, Gate},
@@ -133,7 +133,8 @@ impl Uplink {
             Ok(admitted) => {
                 let (sub, gateway) = (Arc::clone(&admitted.claims.sub), admitted.gateway.clone());
                 let (gateway_name, jti) = (gateway.as_deref(), admitted.claims.jti.as_deref());
-                tracing::info!(%sub, gateway = gateway_name, jti, address = %self.address, "an agent is connected");
+                let clock_offset_ms = self.socket.watched().clock_offset_ms();
+                tracing::info!(%sub, gateway = gateway_name, jti, address = %self.address, clock_offset_ms, "an agent is connected");
                 // A panic ends this connection alone; the engine must still hear of its end.
                 let served = AssertUnwindSafe(self.serve(admitted)).catch_unwind().await;
                 let internal = |_| End::Close(CloseCode::Internal, String::new());
@@ -163,12 +164,16 @@ impl Uplink {
         let hello = tokio::time::timeout(within, self.hello(token)).await.map_err(|_| {
             End::Close(CloseCode::TimedOut, "no auth within the time: send it first".into())
         })??;
+        if let Some(gateway) = &hello.gateway {
+            self.socket.watched().read_clock(gateway.time);
+        }
         let claims = self.verify(&hello.token).await?;
         self.socket.watched().authenticated(&claims.sub);
         self.shared.gate.admission().succeeded(self.address);
         let mut admitted = match self.open(claims, &hello).await? {
             Ok(admitted) => admitted,
-            Err(full) => return Err(self.refuse(full).await),
+            Err(NotOpened::TooMany(full)) => return Err(self.refuse(full).await),
+            Err(copied @ NotOpened::Copied) => return Err(self.refuse_copy(copied).await),
         };
         let (committed, named) = (admitted.told, admitted.queue.is_some());
         let ours = self.dialect == Dialect::Agent;
@@ -180,6 +185,7 @@ impl Uplink {
             last_seq: named.then_some(committed.seq),
             last_event: (named && ours).then_some(committed.event),
             window: ours.then_some(WINDOW_BYTES as u64),
+            time: ours.then(clock::now),
             ..Welcome::default()
         };
         self.socket.send(to_message(&ServerMessage::AuthResponse(welcome), Format::Json)).await?;
@@ -220,48 +226,6 @@ impl Uplink {
         let refusal = ServerMessage::AuthResponse(Welcome { message, ..refusal });
         self.socket.send(to_message(&refusal, Format::Json)).await?;
         Err(end)
-    }
-
-    /// Opens what the connection names: its gateway and its numbering.
-    async fn open(
-        &mut self,
-        claims: Claims,
-        hello: &frames::Hello,
-    ) -> Result<Result<Admitted, TooManyNames>, End> {
-        let address = self.address;
-        let (most_queues, most_gateways) = self.shared.gate.admission().names_per_sub();
-        let gateway: Option<Arc<str>> =
-            hello.gateway.as_ref().map(|gateway| gateway.name.as_str().into());
-        if let Some(name) = &gateway
-            && let Err(full) = self.admit_gateway(&claims.sub, name, most_gateways).await?
-        {
-            return Ok(Err(full));
-        }
-        let (_never, taken_over) = watch::channel(false);
-        let Some(queue) = &hello.queue else {
-            let (queue, accepted) = (None, Ack::default());
-            let progress = Arc::new(watch::Sender::new(Ack::default()));
-            let told = accepted;
-            return Ok(Ok(Admitted {
-                address,
-                claims,
-                gateway,
-                queue,
-                accepted,
-                told,
-                progress,
-                taken_over,
-            }));
-        };
-        let (answer, opened) = oneshot::channel();
-        let (sub, queue) = (Arc::clone(&claims.sub), queue.as_str().into());
-        let request = Input::OpenQueue(OpenRequest { sub, queue, most: most_queues, answer });
-        self.shared.engine.send(request).await.map_err(|_| stopping())?;
-        let opened = opened.await.map_err(|_| stopping())?;
-        Ok(opened.map(|Opened { queue, accepted, progress, taken_over }| {
-            let (queue, told) = (Some(queue), *progress.borrow());
-            Admitted { address, claims, gateway, queue, accepted, told, progress, taken_over }
-        }))
     }
 
     /// Takes in frames and sends acknowledgements until the connection ends.
@@ -360,7 +324,11 @@ impl Uplink {
         if let Some(expires_at) = received.renewed {
             timing.authenticated(expires_at, clock::now(), clock::instant());
         }
-        if !received.batch.items.is_empty() {
+        if received.batch.preview {
+            // It waits for no room: it is there for when there is none.
+            let batch = Batch { arrived_at, ..received.batch };
+            self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
+        } else if !received.batch.items.is_empty() || received.batch.ticket.is_some() {
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
             let batch = Batch { arrived_at, ..received.batch };
             match Arc::clone(&self.window).try_acquire_many_owned(permits) {

@@ -4,20 +4,27 @@
 //! owner, and neither a slow source nor a slow connection can hold the other up.
 
 use tokio::sync::{mpsc, oneshot, watch};
+use valtronics_protocol::time::UnixMillis;
 
-use super::{Chunk, Counters, Limits, Position, Queue};
-use crate::source::SourceEvent;
+use super::{
+    Chunk, Counters, Limits, Position, Queue,
+    newest::{Newest, Preview},
+    timeline::{Start, Timeline},
+};
+use crate::{clock, source::SourceEvent};
 
 /// How many requests may wait: the uplink, `status` and the stopping program ask one at a time.
 const REQUESTS: usize = 8;
 
 enum Request {
     Read(Position, Limits, oneshot::Sender<Chunk>),
+    Preview(u64, oneshot::Sender<Preview>),
+    Settle(oneshot::Sender<()>),
+    Start(Start, oneshot::Sender<Option<i64>>),
     Release(Option<u64>, Option<u64>),
     Id(oneshot::Sender<String>),
     Renew,
     Counters(oneshot::Sender<Counters>),
-    Settle(oneshot::Sender<()>),
 }
 
 /// How others reach the queue.
@@ -41,7 +48,15 @@ pub fn start(
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let (seq, watched_seq) = watch::channel(0);
     let (urgent, watched_urgent) = watch::channel((0, 0));
-    let keeper = Keeper { queue, events, inbox, seq, urgent };
+    let keeper = Keeper {
+        queue,
+        newest: Newest::default(),
+        timeline: Timeline::default(),
+        events,
+        inbox,
+        seq,
+        urgent,
+    };
     let handle = Handle { requests, seq: watched_seq, urgent: watched_urgent };
     (handle, async move {
         keeper.show();
@@ -56,6 +71,23 @@ impl Handle {
     /// When the queue is closed.
     pub async fn read(&self, after: Position, limits: Limits) -> Result<Chunk, Closed> {
         self.ask(|answer| Request::Read(after, limits, answer)).await
+    }
+
+    /// Returns the newest value of each series whose number is higher than `after`.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn preview(&self, after: u64) -> Result<Preview, Closed> {
+        self.ask(|answer| Request::Preview(after, answer)).await
+    }
+
+    /// Takes over when the machine started by a server's clock; returns by how many milliseconds the
+    /// machine's own is wrong, if that is much.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn settle_clock(&self, start: Start) -> Result<Option<i64>, Closed> {
+        self.ask(|answer| Request::Start(start, answer)).await
     }
 
     /// Lets go of what the server has committed.
@@ -142,6 +174,8 @@ impl Handle {
 
 struct Keeper {
     queue: Queue,
+    newest: Newest,
+    timeline: Timeline,
     events: mpsc::Receiver<SourceEvent>,
     inbox: mpsc::Receiver<Request>,
     seq: watch::Sender<u64>,
@@ -181,23 +215,48 @@ impl Keeper {
     fn take(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Readings { received, readings, receipt } => {
+                self.note(received);
+                for (number, reading) in (self.queue.end().seq + 1..).zip(&readings) {
+                    self.newest.put(number, reading);
+                }
                 self.queue.append(received, readings);
                 if let Some(receipt) = receipt {
                     // A source that has gone waits for nothing.
                     let _ = receipt.send(());
                 }
             }
-            SourceEvent::Status(change) => self.queue.append_event(change),
+            SourceEvent::Status(change) => {
+                self.note(change.timestamp);
+                self.queue.append_event(change);
+            }
             SourceEvent::Device(info) => self.queue.append_device(info),
         }
         self.show();
+    }
+
+    /// Holds the clock that a source has read against the one that never jumps.
+    fn note(&mut self, received: UnixMillis) {
+        let Position { seq, event, .. } = self.queue.end();
+        self.timeline.note(received, clock::since_boot(), (seq + 1, event + 1));
     }
 
     /// Who asked may have gone in the meantime: then the answer is for nobody.
     fn answer(&mut self, request: Request) {
         match request {
             Request::Read(after, limits, answer) => {
-                let _ = answer.send(self.queue.read(after, limits));
+                let mut chunk = self.queue.read(after, limits);
+                self.timeline.correct(&mut chunk);
+                let _ = answer.send(chunk);
+            }
+            Request::Preview(after, answer) => {
+                let mut preview = self.newest.after(after, self.queue.end().seq);
+                self.timeline.correct_preview(&mut preview);
+                let _ = answer.send(preview);
+            }
+            Request::Start(start, answer) => {
+                self.note(clock::now());
+                self.timeline.settle(start);
+                let _ = answer.send(self.timeline.off_by());
             }
             Request::Release(seq, event) => self.queue.release(seq, event),
             Request::Id(answer) => {
@@ -205,6 +264,8 @@ impl Keeper {
             }
             Request::Renew => {
                 self.queue.renew();
+                self.timeline.renumber();
+                self.newest = Newest::default();
                 self.show();
             }
             Request::Counters(answer) => {

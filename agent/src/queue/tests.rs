@@ -25,7 +25,8 @@ fn append(queue: &mut Queue, received: i64, values: impl IntoIterator<Item = i64
     queue.append(UnixMillis(received), values.into_iter().map(reading));
 }
 
-const ALL: Limits = Limits { readings: 1000, bytes: usize::MAX, live_since: UnixMillis(0) };
+const ALL: Limits =
+    Limits { readings: 1000, bytes: usize::MAX, live_since: UnixMillis(0), passed: 0 };
 
 /// Reads after `seq` and compares the numbers and values.
 #[track_caller]

@@ -15,23 +15,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use valtronics_protocol::{
     batch::Encoder,
-    error::ErrorCode,
-    reading::Reading,
     uplink::{
-        Ack, AgentMessage, Auth, DeviceInfo, FrameHeader, Gateway, SUBPROTOCOL_AGENT,
-        ServerMessage, StatusEvent, Welcome,
+        Ack, AgentMessage, DeviceInfo, FrameHeader, Gap, Gateway, SUBPROTOCOL_AGENT, ServerMessage,
+        StatusEvent,
     },
 };
 
 use super::{
     Config, End,
-    end::{closed, names_queue},
+    end::closed,
+    opening::{accepted, auth, settle_clock, welcome},
+    previews::Previews,
     window::Window,
 };
 use crate::{
     clock,
     dial::{self, WebSocket},
-    queue::{Limits, Position, frame_bytes, keeper::Handle},
+    queue::{Chunk, Limits, Position, frame_bytes, keeper::Handle},
 };
 
 /// After how much silence of the server it is asked for a sign of life.
@@ -46,8 +46,8 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 const LIVE_WITHIN: Duration = Duration::from_secs(10);
 /// The most readings in a frame: beyond this a frame compresses no better.
 const FRAME_READINGS: usize = 3000;
-/// The most bytes in a frame, so that an acknowledgement comes back soon.
-const FRAME_BYTES: usize = 64 * 1024;
+/// What a ping behind a preview says; others say nothing.
+const PREVIEW_PING: &[u8] = b"preview";
 /// What stands around the readings in a frame, at most.
 const FRAME_OVERHEAD: usize = 64;
 /// The window of a server that grants none.
@@ -60,6 +60,7 @@ pub struct Connection<'a> {
     socket: WebSocket,
     queue: Handle,
     window: Window,
+    previews: &'a mut Previews,
     encoder: Encoder,
     heard: Instant,
     pinged: bool,
@@ -84,13 +85,18 @@ impl<'a> Connection<'a> {
         config: &'a Config,
         gateway: &'a Gateway,
         queue: Handle,
+        previews: &'a mut Previews,
     ) -> Result<Self, End> {
         let ca_file = config.ca_file.as_ref().map(|path| path.get_ref().as_path());
         let mut socket = dial::websocket(&config.url.0, SUBPROTOCOL_AGENT, ca_file).await?;
         let auth = auth(config, gateway, &queue).await?;
+        let asked = clock::monotonic();
         send(&mut socket, text(&auth)).await?;
         let welcome =
             timeout(WELCOME_WITHIN, welcome(&mut socket)).await.map_err(|_| End::Silent)??;
+        if let Some(time) = welcome.time {
+            settle_clock(&queue, time, clock::monotonic() - asked).await?;
+        }
         let committed = Position {
             seq: welcome.last_seq.flatten().unwrap_or(0),
             event: welcome.last_event.flatten().unwrap_or(0),
@@ -105,12 +111,14 @@ impl<'a> Connection<'a> {
         let granted = welcome
             .window
             .map_or(DEFAULT_WINDOW, |window| usize::try_from(window).unwrap_or(usize::MAX));
+        previews.connected();
         Ok(Self {
             config,
             gateway,
             socket,
             queue,
             window: Window::new(granted, committed, config.flush),
+            previews,
             encoder: Encoder::default(),
             heard: clock::monotonic(),
             pinged: false,
@@ -175,6 +183,9 @@ impl<'a> Connection<'a> {
             Input::Message(message) => {
                 self.heard = clock::monotonic();
                 self.pinged = false;
+                if matches!(&message, Message::Pong(payload) if **payload == *PREVIEW_PING) {
+                    self.previews.arrived();
+                }
                 match parse(message)? {
                     Some(message) => self.heed(message).await,
                     None => Ok(()),
@@ -203,44 +214,91 @@ impl<'a> Connection<'a> {
             return Some(now);
         }
         let may_go = end.seq > sent.seq && self.window.room().is_some();
-        match self.stopping {
-            true => may_go.then_some(now),
-            false => may_go.then(|| self.window.flush_due(now)),
-        }
+        let frame = may_go.then(|| match self.stopping {
+            true => now,
+            false => self.window.flush_due(now),
+        });
+        let preview = self.previews.due(end.seq, sent.seq, self.config.flush);
+        [frame, preview].into_iter().flatten().min()
     }
 
     fn is_settled(&self) -> bool {
         self.window.sent() == self.queue.end() && self.window.is_settled()
     }
 
-    /// Sends what waits, as far as the window admits it.
+    /// Sends what waits, as far as the window admits it; what is live goes ahead of a backlog.
     async fn flush(&mut self) -> Result<(), End> {
-        let live_since = clock::now().minus(LIVE_WITHIN + self.config.flush);
         let is_behind = loop {
-            let room = self.window.room();
-            let limits = Limits {
-                readings: room.map_or(0, |_| FRAME_READINGS),
-                bytes: room.unwrap_or(0).min(FRAME_BYTES).saturating_sub(FRAME_OVERHEAD),
-                live_since,
-            };
-            let chunk = self.queue.read(self.window.sent(), limits).await?;
-            self.send_devices(chunk.devices).await?;
-            let has_sent =
-                self.send_readings(&chunk.readings, chunk.first, chunk.historical).await?;
-            if has_sent && chunk.more {
+            let chunk = self.queue.read(self.window.sent(), self.limits()).await?;
+            let now = clock::monotonic();
+            self.send_devices(&chunk.devices).await?;
+            if chunk.historical {
+                self.previews.left(true, true, now);
+                self.send_preview_if_due(now).await?;
+            }
+            if let Some(gap) = &chunk.gap {
+                self.send_gap(gap).await?;
+            }
+            if self.send_readings(&chunk).await? && chunk.more {
                 continue;
+            }
+            let waits = self.window.sent().seq < self.queue.end().seq;
+            self.previews.left(waits, chunk.historical, now);
+            if waits && !chunk.events.is_empty() {
+                // Or what waits would bring a device back that has gone since.
+                self.send_preview().await?;
+            } else {
+                self.send_preview_if_due(now).await?;
             }
             // Last, or what a device sent before it went would bring it back.
             self.send_events(chunk.events).await?;
-            break chunk.more;
+            break waits;
         };
         self.window.flushed(clock::monotonic(), is_behind);
         Ok(())
     }
 
-    async fn send_devices(&mut self, devices: Vec<DeviceInfo>) -> Result<(), End> {
+    fn limits(&self) -> Limits {
+        let room = self.window.room();
+        let readings = self.window.frame_readings().clamp(1, FRAME_READINGS);
+        Limits {
+            readings: room.map_or(0, |_| readings),
+            bytes: room.unwrap_or(0).saturating_sub(FRAME_OVERHEAD),
+            live_since: clock::now().minus(LIVE_WITHIN + self.config.flush),
+            passed: self.previews.passed(),
+        }
+    }
+
+    async fn send_preview_if_due(&mut self, now: Instant) -> Result<(), End> {
+        let (last, sent) = (self.queue.end().seq, self.window.sent().seq);
+        match self.previews.due(last, sent, self.config.flush) {
+            Some(due) if due <= now => self.send_preview().await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Shows the newest values, with a ping behind them.
+    async fn send_preview(&mut self) -> Result<(), End> {
+        let after = self.previews.after(self.window.sent().seq);
+        let preview = self.queue.preview(after).await?;
+        let mut frame = Vec::new();
+        FrameHeader::Preview.write(&mut frame);
+        self.encoder.encode(preview.readings.iter().map(|(_, reading)| reading), &mut frame);
+        let needs = self.window.time_for(frame.len());
+        self.previews.sent(preview.through, needs, clock::monotonic());
+        send(&mut self.socket, Message::Binary(frame.into())).await?;
+        send(&mut self.socket, Message::Ping(PREVIEW_PING.into())).await
+    }
+
+    async fn send_gap(&mut self, gap: &Gap) -> Result<(), End> {
+        send(&mut self.socket, text(&AgentMessage::Gap(gap.clone()))).await?;
+        self.window.gap_sent(gap.last);
+        Ok(())
+    }
+
+    async fn send_devices(&mut self, devices: &[DeviceInfo]) -> Result<(), End> {
         for device in devices {
-            send(&mut self.socket, text(&AgentMessage::Device(device))).await?;
+            send(&mut self.socket, text(&AgentMessage::Device(device.clone()))).await?;
             self.window.device_sent();
         }
         Ok(())
@@ -256,23 +314,20 @@ impl<'a> Connection<'a> {
     }
 
     /// Sends readings as one frame; returns whether they went.
-    async fn send_readings(
-        &mut self,
-        readings: &[Reading],
-        first: u64,
-        historical: bool,
-    ) -> Result<bool, End> {
+    async fn send_readings(&mut self, chunk: &Chunk) -> Result<bool, End> {
+        let Chunk { first, readings, historical, more, .. } = chunk;
         let estimate = readings.iter().map(frame_bytes).sum::<usize>() + FRAME_OVERHEAD;
         if readings.is_empty() || !self.window.admits(estimate) {
             return Ok(false);
         }
         let mut frame = Vec::new();
-        FrameHeader { historical, first }.write(&mut frame);
+        FrameHeader::Numbered { historical: *historical, first: *first }.write(&mut frame);
         match historical {
-            true => self.encoder.encode_self_contained(readings, &mut frame),
+            true => Encoder::default().encode_self_contained(readings, &mut frame),
             false => self.encoder.encode(readings, &mut frame),
         }
-        self.window.frame_sent(first + readings.len() as u64 - 1, frame.len());
+        let last = first + readings.len() as u64 - 1;
+        self.window.frame_sent(last, readings.len(), frame.len(), *more, clock::monotonic());
         send(&mut self.socket, Message::Binary(frame.into())).await?;
         Ok(true)
     }
@@ -280,7 +335,8 @@ impl<'a> Connection<'a> {
     async fn heed(&mut self, message: ServerMessage) -> Result<(), End> {
         match message {
             ServerMessage::Ack(Ack { seq, event }) => {
-                self.window.acknowledged(seq.unwrap_or(0), event.unwrap_or(0));
+                let now = clock::monotonic();
+                self.window.acknowledged(seq.unwrap_or(0), event.unwrap_or(0), now);
                 self.queue.release(seq, event).await?;
             }
             ServerMessage::AuthExpiring { expires_at } => {
@@ -308,43 +364,8 @@ fn text(message: &AgentMessage) -> Message {
     Message::text(text)
 }
 
-async fn auth(config: &Config, gateway: &Gateway, queue: &Handle) -> Result<AgentMessage, End> {
-    let path = config.token_file.get_ref();
-    let token = std::fs::read_to_string(path)
-        .map_err(|error| End::TokenFile(path.display().to_string(), error))?;
-    Ok(AgentMessage::Auth(Auth {
-        token: token.trim().into(),
-        queue: Some(queue.id().await?),
-        gateway: Some(Gateway { time: clock::now(), ..gateway.clone() }),
-    }))
-}
-
-/// Reads until the server has answered the authentication.
-async fn welcome(socket: &mut WebSocket) -> Result<Welcome, End> {
-    while let Some(message) = socket.next().await {
-        if let Some(ServerMessage::AuthResponse(welcome)) = parse(message?)? {
-            return accepted(welcome);
-        }
-    }
-    Err(End::Lost("the server has closed it".into()))
-}
-
-fn accepted(welcome: Welcome) -> Result<Welcome, End> {
-    if welcome.success {
-        return Ok(welcome);
-    }
-    let why = [welcome.message, welcome.reason].into_iter().flatten().next();
-    let why = why.unwrap_or_else(|| "no reason given".into());
-    match (welcome.error, welcome.retry_after) {
-        (Some(ErrorCode::RateLimited | ErrorCode::ConnectionLimit), seconds)
-        | (None, seconds @ Some(_)) => Err(End::Limited(Duration::from_secs(seconds.unwrap_or(0)))),
-        (Some(ErrorCode::Forbidden), _) if names_queue(&why) => Err(End::QueueTaken(why)),
-        _ => Err(End::Refused(why)),
-    }
-}
-
 /// Reads a frame of the server; pings, pongs and what this version does not know are `None`.
-fn parse(message: Message) -> Result<Option<ServerMessage>, End> {
+pub(super) fn parse(message: Message) -> Result<Option<ServerMessage>, End> {
     match message {
         Message::Text(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
             End::Lost(format!("the server sends no message of this protocol: {error}"))

@@ -16,4 +16,5 @@ mod mqtt;
 mod uplink;
 mod tls;
 mod outage;
+mod live_first;
 mod commands;

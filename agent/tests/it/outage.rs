@@ -81,7 +81,7 @@ async fn a_broker_without_a_limit_may_send_all_at_once() {
                 session.ack(first + readings.len() as u64 - 1).await;
             }
             other @ Said::Gone(_) => panic!("{other:?}: {}", world.log()),
-            Said::Status(_) | Said::Device(_) => {}
+            Said::Status(_) | Said::Device(_) | Said::Preview(_) | Said::Gap(_) => {}
         }
     }
     assert!(agent.memory_peak() < 40 * 1024, "{} KiB", agent.memory_peak());

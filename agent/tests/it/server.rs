@@ -16,7 +16,7 @@ use valtronics_protocol::{
     batch::Decoder,
     reading::Reading,
     uplink::{
-        Ack, AgentMessage, Auth, DeviceInfo, FrameHeader, SUBPROTOCOL_AGENT, ServerMessage,
+        Ack, AgentMessage, Auth, DeviceInfo, FrameHeader, Gap, SUBPROTOCOL_AGENT, ServerMessage,
         StatusEvent, Welcome,
     },
 };
@@ -92,7 +92,10 @@ pub(crate) enum Said {
         first: u64,
         bytes: usize,
         readings: Vec<Reading>,
+        historical: bool,
     },
+    Preview(Vec<Reading>),
+    Gap(Gap),
     Status(StatusEvent),
     Device(DeviceInfo),
     /// The end, with its close code.
@@ -147,6 +150,7 @@ impl Session {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text).unwrap() {
                     AgentMessage::Status(event) => return Said::Status(event),
                     AgentMessage::Device(info) => return Said::Device(info),
+                    AgentMessage::Gap(gap) => return Said::Gap(gap),
                     AgentMessage::Auth(auth) => self.auth = auth,
                 },
                 Some(Ok(Message::Close(frame))) => {
@@ -165,7 +169,7 @@ impl Session {
             match self.next().await {
                 Said::Readings { first, readings, .. } => found.extend((first..).zip(readings)),
                 Said::Gone(code) => panic!("gone with {code:?} after {found:?}"),
-                Said::Status(_) | Said::Device(_) => {}
+                Said::Preview(_) | Said::Gap(_) | Said::Status(_) | Said::Device(_) => {}
             }
         }
         found
@@ -177,16 +181,23 @@ impl Session {
             match self.next().await {
                 Said::Status(event) => return event,
                 Said::Gone(code) => panic!("gone with {code:?}"),
-                Said::Readings { .. } | Said::Device(_) => {}
+                Said::Readings { .. } | Said::Preview(_) | Said::Gap(_) | Said::Device(_) => {}
             }
         }
     }
 
     fn readings(&mut self, frame: &[u8]) -> Said {
-        let (FrameHeader { first, .. }, batch) = FrameHeader::read(frame).unwrap();
-        let rows = self.decoder.decode(batch).unwrap().to_vec();
+        let (header, batch) = FrameHeader::read(frame).unwrap();
+        let mut by_itself = Decoder::default();
+        let decoder = match header {
+            FrameHeader::Numbered { historical: true, .. } => &mut by_itself,
+            FrameHeader::Numbered { historical: false, .. } | FrameHeader::Preview => {
+                &mut self.decoder
+            }
+        };
+        let rows = decoder.decode(batch).unwrap().to_vec();
         let reading = |row: valtronics_protocol::batch::Row| {
-            let series = &self.decoder.series()[row.series as usize];
+            let series = &decoder.series()[row.series as usize];
             Reading {
                 device: series.device.clone(),
                 metric: series.metric.clone(),
@@ -197,6 +208,11 @@ impl Session {
             }
         };
         let readings = rows.into_iter().map(reading).collect();
-        Said::Readings { first, bytes: frame.len(), readings }
+        match header {
+            FrameHeader::Preview => Said::Preview(readings),
+            FrameHeader::Numbered { historical, first } => {
+                Said::Readings { first, bytes: frame.len(), readings, historical }
+            }
+        }
     }
 }

@@ -94,7 +94,7 @@ async fn fill(session: &mut Session) -> Filled {
                 filled.bytes += bytes;
             }
             Said::Status(event) => filled.event = event.seq,
-            Said::Device(_) => {}
+            Said::Device(_) | Said::Preview(_) | Said::Gap(_) => {}
             Said::Gone(code) => panic!("gone: {code:?}"),
         }
     }
@@ -137,7 +137,7 @@ async fn a_stopping_agent_sends_what_it_has() {
             Said::Readings { first, readings, .. } => last = first + readings.len() as u64 - 1,
             Said::Status(status) => event = status.seq,
             Said::Gone(code) => break code,
-            Said::Device(_) => {}
+            Said::Device(_) | Said::Preview(_) | Said::Gap(_) => {}
         }
     };
     assert_eq!((last, code), (500, Some(1000)));

@@ -106,7 +106,7 @@ fn varint(mut number: u64) -> Vec<u8> {
 /// The bytes of a batch as it goes over the wire: with its header and that of WebSocket.
 fn on_the_wire(batch: &[u8]) -> usize {
     let mut frame = Vec::new();
-    FrameHeader { historical: false, first: 1_000_000 }.write(&mut frame);
+    FrameHeader::Numbered { historical: false, first: 1_000_000 }.write(&mut frame);
     let payload = frame.len() + batch.len();
     payload + if payload < 126 { 6 } else { 8 }
 }

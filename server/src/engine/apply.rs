@@ -52,13 +52,24 @@ impl Rules {
     }
 }
 
+/// What the sender says of readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// They are news.
+    Live,
+    /// They are a backlog.
+    Historical,
+    /// They go ahead of their numbered ones.
+    Preview,
+}
+
 impl Engine {
     /// Takes in what one frame held.
     pub(super) fn batch(&mut self, batch: Batch, now: UnixMillis, instant: Instant) {
-        let Batch { received_at, arrived_at, items, rows, ticket, permit, .. } = batch;
+        let Batch { received_at, arrived_at, items, rows, ticket, permit, preview, .. } = batch;
         let came_in = (received_at, arrived_at);
         if let Some(ticket) = &ticket
-            && !self.queues.accept(ticket, &mut self.pending.queues)
+            && !self.queues.accept(ticket, &mut self.pending)
         {
             // A newer connection of the same numbering sends all this again.
             return;
@@ -69,8 +80,14 @@ impl Engine {
         for item in items {
             match item {
                 Item::Update { rows: range, historical } => {
-                    self.update(&rows, range, historical, came_in, instant);
+                    let kind = match (preview, historical) {
+                        (true, _) => Kind::Preview,
+                        (false, true) => Kind::Historical,
+                        (false, false) => Kind::Live,
+                    };
+                    self.update(&rows, range, kind, came_in, instant);
                 }
+                Item::Lost(lost) => self.pending.lost.push(lost),
                 Item::Status(report) => self.report(report, now),
                 Item::OfflineAfter(device, period) => {
                     if let Some(device) = self.state.device_mut(device) {
@@ -78,6 +95,9 @@ impl Engine {
                     }
                 }
             }
+        }
+        if preview {
+            return;
         }
         // What is older than history reaches is shown to who asked for it, but not stored.
         self.pending.readings.extend(rows.into_iter().filter(|row| row.at >= oldest));
@@ -88,7 +108,7 @@ impl Engine {
         &mut self,
         rows: &[Row],
         range: Range<usize>,
-        marked: bool,
+        kind: Kind,
         (received_at, arrived_at): (UnixMillis, Option<Instant>),
         instant: Instant,
     ) {
@@ -107,8 +127,13 @@ impl Engine {
                 continue;
             };
             let effective_at = row.at.min(received_at.plus(LEAD));
-            let older = metric.last.as_ref().is_some_and(|last| effective_at < last.effective_at);
-            if marked || older {
+            let last = metric.last.as_ref();
+            let is_shown = last.is_some_and(|last| last.at == row.at && last.value == row.value);
+            if is_shown && kind != Kind::Live {
+                continue;
+            }
+            let is_older = last.is_some_and(|last| effective_at < last.effective_at);
+            if is_older || kind == Kind::Historical {
                 late.push(change);
                 continue;
             }
@@ -132,7 +157,8 @@ impl Engine {
         if !live.is_empty() {
             self.hub.publish(device, &live, instant);
         }
-        if !late.is_empty() {
+        // Of a preview they come again, with their numbers.
+        if !late.is_empty() && kind != Kind::Preview {
             self.hub.publish_historical(device, &late);
         }
     }

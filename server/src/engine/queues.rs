@@ -7,7 +7,7 @@ use valtronics_protocol::uplink::Ack;
 
 use super::TooManyNames;
 use crate::{
-    commit::{Lane, QueueKey},
+    commit::{Commit, Lane, QueueKey, QueueMachine},
     ingest::{OpenQueue, Ticket},
 };
 
@@ -17,10 +17,24 @@ pub struct OpenRequest {
     pub sub: Arc<str>,
     /// The numbering's name.
     pub queue: Arc<str>,
+    /// The machine on which the agent runs; `None` where it does not say.
+    pub machine: Option<Arc<str>>,
     /// How many names the subject may have.
     pub most: usize,
     /// Where the answer goes.
-    pub answer: oneshot::Sender<Result<Opened, TooManyNames>>,
+    pub answer: oneshot::Sender<Result<Opened, NotOpened>>,
+}
+
+/// Why a numbering is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotOpened {
+    /// It would be one too many.
+    #[error(transparent)]
+    TooMany(#[from] TooManyNames),
+    /// It came from another machine: two copies would give a number twice. Our agent knows by the
+    /// word "queue" that it is to begin a new one.
+    #[error("this queue belongs to another machine: it is a copy, and begins a new one")]
+    Copied,
 }
 
 /// A numbering as a connection finds it.
@@ -46,6 +60,9 @@ struct Queue {
     progress: Arc<watch::Sender<Ack>>,
     epoch: u64,
     holder: Option<watch::Sender<bool>>,
+    machine: Option<Arc<str>>,
+    /// The store knows the machine, or will with the next commit.
+    is_machine_stored: bool,
 }
 
 impl Queue {
@@ -57,7 +74,7 @@ impl Queue {
 }
 
 impl Queues {
-    pub(super) fn restore(committed: Vec<(QueueKey, u64)>) -> Self {
+    pub(super) fn restore(committed: Vec<(QueueKey, u64)>, machines: Vec<QueueMachine>) -> Self {
         let mut queues = Self::default();
         for (QueueKey { sub, queue, lane }, number) in committed {
             let queue = queues.0.entry((sub, queue)).or_default();
@@ -67,19 +84,35 @@ impl Queues {
             }
             queue.progress.send_replace(queue.accepted);
         }
+        for QueueMachine { sub, queue, machine } in machines {
+            if let Some(queue) = queues.0.get_mut(&(sub, queue)) {
+                (queue.machine, queue.is_machine_stored) = (Some(machine), true);
+            }
+        }
         queues
     }
 
     /// Gives a numbering to a connection, and takes it from the one that had it; a new one only
     /// where the subject may have one more.
     pub(super) fn open(&mut self, request: OpenRequest) {
-        let OpenRequest { sub, queue: name, most, answer } = request;
+        let OpenRequest { sub, queue: name, machine, most, answer } = request;
         let of = (Arc::clone(&sub), Arc::clone(&name));
         if !self.0.contains_key(&of) && !self.has_room(&sub, most) {
-            let _ = answer.send(Err(TooManyNames { kind: "queue", most }));
+            let _ = answer.send(Err(TooManyNames { kind: "queue", most }.into()));
             return;
         }
         let queue = self.0.entry(of).or_default();
+        if queue.is_used()
+            && machine.is_some()
+            && queue.machine.is_some()
+            && queue.machine != machine
+        {
+            let _ = answer.send(Err(NotOpened::Copied));
+            return;
+        }
+        if machine.is_some() && queue.machine != machine {
+            (queue.machine, queue.is_machine_stored) = (machine, false);
+        }
         queue.epoch += 1;
         let (holder, taken_over) = watch::channel(false);
         if let Some(before) = queue.holder.replace(holder) {
@@ -106,7 +139,7 @@ impl Queues {
     }
 
     /// Takes in the numbers of a batch; false when another connection holds the numbering by now.
-    pub(super) fn accept(&mut self, ticket: &Ticket, numbers: &mut Vec<(QueueKey, u64)>) -> bool {
+    pub(super) fn accept(&mut self, ticket: &Ticket, pending: &mut Commit) -> bool {
         let Some(open) = &ticket.queue else {
             return true;
         };
@@ -121,8 +154,13 @@ impl Queues {
         let lanes = [(Lane::Readings, ticket.reached.seq), (Lane::Events, ticket.reached.event)];
         for (lane, number) in lanes {
             if let Some(number) = number {
-                numbers.push((QueueKey { lane, ..open.key.clone() }, number));
+                pending.queues.push((QueueKey { lane, ..open.key.clone() }, number));
             }
+        }
+        if let Some(machine) = queue.machine.clone().filter(|_| !queue.is_machine_stored) {
+            queue.is_machine_stored = true;
+            let QueueKey { sub, queue, .. } = open.key.clone();
+            pending.machines.push(QueueMachine { sub, queue, machine });
         }
         true
     }

@@ -22,7 +22,7 @@ use crate::{
     commit::MetricIndex,
     history::HistoryError,
     state,
-    store::{self, Cursor, Page, Points, Span},
+    store::{self, Cursor, Gap, Page, Points, Span},
 };
 
 /// The most points of a page, and how many when nothing is said (programs, "HTTP").
@@ -198,7 +198,7 @@ struct Answer {
     metric: String,
     unit: Option<String>,
     points: Shown,
-    gaps: [(); 0],
+    gaps: Vec<Lost>,
     as_of: UnixMillis,
     next: Option<String>,
 }
@@ -214,6 +214,14 @@ enum Shown {
 struct Reading {
     timestamp: UnixMillis,
     value: Value,
+}
+
+/// Readings of the device that its agent has lost.
+#[derive(Serialize)]
+struct Lost {
+    from: UnixMillis,
+    to: UnixMillis,
+    lost: u64,
 }
 
 /// What a step came to; of values that are no numbers only `last` and `count`.
@@ -242,11 +250,13 @@ impl Answer {
             }
             Points::Spans(spans) => Shown::Steps(spans.into_iter().map(Summed::from).collect()),
         };
+        let gap = |Gap { from, to, lost }| Lost { from, to, lost };
+        let gaps = page.gaps.into_iter().map(gap).collect();
         let next = page.next.map(|Cursor { at, ordinal, as_of }| {
             let as_of = as_of.0;
             format!("{at}.{ordinal}.{as_of}")
         });
-        Self { device_id, metric, unit, points, gaps: [], as_of: page.as_of, next }
+        Self { device_id, metric, unit, points, gaps, as_of: page.as_of, next }
     }
 
     fn to_json(&self) -> Bytes {

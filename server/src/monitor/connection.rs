@@ -51,6 +51,7 @@ pub struct Connection {
     pub figures: Figures,
     since: Instant,
     user: OnceLock<Arc<str>>,
+    clock_offset_ms: OnceLock<i64>,
     /// The code of the first close frame, either way; 0 before.
     closed_by: AtomicU16,
     /// Until when its messages are logged, in milliseconds of its life; 0 is not at all.
@@ -68,6 +69,7 @@ impl Connection {
             figures: Figures::default(),
             since: clock::instant(),
             user: OnceLock::new(),
+            clock_offset_ms: OnceLock::new(),
             closed_by: AtomicU16::new(0),
             logged_until_ms: AtomicU64::new(0),
         }
@@ -82,6 +84,18 @@ impl Connection {
     /// Notes who has authenticated; later tokens are the same user's.
     pub fn authenticated(&self, user: &Arc<str>) {
         self.user.get_or_init(|| Arc::clone(user));
+    }
+
+    /// Returns by how many milliseconds the gateway's clock was ahead of the server's when it
+    /// introduced itself, give or take the way of its message; `None` of others.
+    #[must_use]
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.clock_offset_ms.get().copied()
+    }
+
+    /// Notes what the gateway's clock says now.
+    pub fn read_clock(&self, theirs: UnixMillis) {
+        self.clock_offset_ms.get_or_init(|| theirs.0.saturating_sub(clock::now().0));
     }
 
     /// Returns for how long it has been open.

@@ -7,7 +7,7 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use valtronics_protocol::{id::DeviceId, time::UnixMillis, value::Value};
 
 use super::{
@@ -22,6 +22,8 @@ mod hours;
 
 use hours::Hours;
 
+/// How many gaps a page tells at most: more in so little time say no more than that there are many.
+const MOST_GAPS: usize = 1000;
 /// After how many readings looked at a page ends, full or not: some 100 ms.
 const COST: usize = 2_000_000;
 
@@ -64,6 +66,9 @@ pub struct Page {
     pub points: Points,
     /// All that was committed before is in here, and nothing that was committed later.
     pub as_of: UnixMillis,
+    /// What agents have lost between the page's beginning and the next page's, of any metric of the
+    /// device.
+    pub gaps: Vec<Gap>,
     /// Where the next page begins.
     pub next: Option<Cursor>,
     /// How many blobs could not be read.
@@ -77,6 +82,17 @@ pub enum Points {
     Readings(Vec<(UnixMillis, Value)>),
     /// Spans that hold readings.
     Spans(Vec<Span>),
+}
+
+/// Readings that were lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The earliest of their moments.
+    pub from: UnixMillis,
+    /// The latest of their moments.
+    pub to: UnixMillis,
+    /// How many.
+    pub lost: u64,
 }
 
 /// Reads the store beside its writer.
@@ -100,19 +116,19 @@ impl Reader {
     /// When the file cannot be read.
     pub fn read(&mut self, query: &Query) -> Result<Page, StoreError> {
         let transaction = self.db.transaction()?;
-        let sql = "SELECT ifnull(max(received_at) + 1, 0) FROM journal
-                   WHERE id = (SELECT max(id) FROM journal)";
         let as_of = match query.cursor {
             Some(cursor) => cursor.as_of,
-            None => UnixMillis(transaction.query_row(sql, [], |row| row.get(0))?),
+            None => UnixMillis(last_arrived(&transaction)?.0 + 1),
         };
-        let mut hours = Hours::open(&transaction, Wanted::new(query, as_of))?;
+        let wanted = Wanted::new(query, as_of);
+        let mut hours = Hours::open(&transaction, wanted)?;
         let (points, next) = match query.step {
             None => readings(&mut hours, query)?,
             Some(step) => spans(&mut hours, query, step)?,
         };
+        let gaps = gaps(&transaction, wanted, next.map_or(wanted.to, |(at, _)| at))?;
         let next = next.map(|(at, ordinal)| Cursor { at, ordinal, as_of });
-        Ok(Page { points, as_of, next, damaged: hours.damaged })
+        Ok(Page { points, as_of, gaps, next, damaged: hours.damaged })
     }
 }
 
@@ -145,6 +161,33 @@ impl Wanted {
         (self.from..self.to).contains(&point.at)
             && (self.arrived_from..self.as_of).contains(&point.arrived)
     }
+}
+
+/// Returns when the last commit was that history shows.
+pub(super) fn last_arrived(db: &Connection) -> Result<UnixMillis, StoreError> {
+    // The newest row of the journal stays, and moments follow each other as numbers do.
+    let sql = "SELECT max(
+        ifnull((SELECT received_at FROM journal ORDER BY id DESC LIMIT 1), 0),
+        ifnull((SELECT committed_at FROM gaps ORDER BY id DESC LIMIT 1), 0))";
+    Ok(UnixMillis(db.query_row(sql, [], |row| row.get(0))?))
+}
+
+/// Reads the gaps of a page: each is told by the page in which it ends.
+fn gaps(db: &Connection, wanted: Wanted, end: i64) -> Result<Vec<Gap>, StoreError> {
+    let Wanted { device, from, to, arrived_from, as_of, .. } = wanted;
+    let mut statement = db.prepare_cached(
+        "SELECT first_at, last_at, lost FROM gaps
+         WHERE device = ?1 AND last_at >= ?2 AND (last_at < ?3 OR ?3 = ?4) AND first_at < ?4
+         AND committed_at >= ?5 AND committed_at < ?6 ORDER BY last_at, id LIMIT ?7",
+    )?;
+    let found = statement.query_map(
+        params![device, from, end, to, arrived_from, as_of, MOST_GAPS],
+        |row| {
+            let (from, to) = (UnixMillis(row.get(0)?), UnixMillis(row.get(1)?));
+            Ok(Gap { from, to, lost: row.get(2)? })
+        },
+    )?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 /// Where the next page begins, if there is one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, params};
 use valtronics_protocol::{filter::Channel, time::UnixMillis};
 
-use super::{StoreError, chunk::HOUR};
+use super::{StoreError, chunk::HOUR, uplinks};
 
 /// For how long events are kept (programs, `[history]`).
 const KEEP_EVENTS: Duration = Duration::from_secs(365 * 86_400);
@@ -33,10 +33,11 @@ pub(super) fn prune(
     for channel in [Channel::Alerts, Channel::Devices] {
         events = events.max(events_of(&transaction, channel, now.minus(KEEP_EVENTS))?);
     }
+    let gaps = uplinks::prune_lost(&transaction, now.minus(keep), DELETED_AT_ONCE)?;
     transaction.commit()?;
     let pages = give_back(db)?;
-    let more = chunks == CHUNKS_AT_ONCE || pages == PAGES_AT_ONCE;
-    Ok(more || commits == DELETED_AT_ONCE || events == DELETED_AT_ONCE)
+    let most = commits.max(events).max(gaps);
+    Ok(most == DELETED_AT_ONCE || chunks == CHUNKS_AT_ONCE || pages == PAGES_AT_ONCE)
 }
 
 fn readings(transaction: &Transaction<'_>, before: UnixMillis) -> Result<usize, StoreError> {

@@ -10,10 +10,12 @@ use super::{
     events::{self, parse},
     journal,
     registry::Registry,
+    uplinks,
 };
 use crate::{
     commit::{
-        CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, RegistryChange, Row, Severities,
+        CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, QueueMachine, RegistryChange, Row,
+        Severities,
     },
     state::RING,
 };
@@ -27,6 +29,8 @@ pub struct Restored {
     pub names: Vec<RegistryChange>,
     /// How far each numbering is committed.
     pub queues: Vec<(QueueKey, u64)>,
+    /// On which machines they are, where that is known.
+    pub machines: Vec<QueueMachine>,
     /// The last change of each device that ever changed.
     pub statuses: Vec<DeviceStatusUpdate>,
     /// The last transition of each alert that is not resolved.
@@ -60,6 +64,7 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         log: db.query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0))?,
         names: registry.all(),
         queues: queues(db)?,
+        machines: uplinks::machines(db)?,
         statuses: statuses(db)?,
         open_alerts: open_alerts(db)?,
         alerts: newest_events(db, Channel::Alerts)?,

@@ -18,7 +18,7 @@ const APPLICATION_ID: u32 = 0x5661_6c74;
 const FILE: &str = "valtronics.db";
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
@@ -81,6 +81,24 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE alerts ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
     UPDATE alerts SET seq = json ->> '$.seq';
     CREATE INDEX resolved_alerts ON alerts (seq) WHERE resolved;
+",
+    "
+    CREATE TABLE gaps (
+        id INTEGER PRIMARY KEY,
+        device INTEGER NOT NULL REFERENCES devices,
+        first_at INTEGER NOT NULL,
+        last_at INTEGER NOT NULL,
+        lost INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        committed_at INTEGER NOT NULL
+    );
+    CREATE INDEX gaps_of_device ON gaps (device, last_at);
+    CREATE TABLE queue_machines (
+        sub TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        machine TEXT NOT NULL,
+        PRIMARY KEY (sub, queue)
+    ) WITHOUT ROWID;
 ",
     "
     CREATE INDEX journal_by_time ON journal (last_at, first_at, received_at);

@@ -117,6 +117,7 @@ fn everything_comes_back() {
                 RuleChange { name: "hot".into(), json: Some("{\"a\":1}".into()) },
                 RuleChange { name: "cold".into(), json: Some("{}".into()) },
             ],
+            ..Commit::default()
         })
         .unwrap();
     let deleted = RuleChange { name: "cold".into(), json: None };
@@ -337,7 +338,7 @@ fn files_of_others_are_refused() {
     store.db.pragma_update(None, "user_version", 99).unwrap();
     drop(store);
     let newer = Store::open(dir.path()).map(drop).unwrap_err();
-    assert!(matches!(newer, StoreError::Newer { found: 99, known: 3 }), "{newer}");
+    assert!(matches!(newer, StoreError::Newer { found: 99, known: 4 }), "{newer}");
 
     let path = dir.path().join("valtronics.db");
     std::fs::remove_file(&path).unwrap();

@@ -5,8 +5,10 @@ use valtronics_protocol::{
     close::CloseCode,
     error::ErrorCode,
     id::DeviceId,
-    reading::{MAX_SENTENCE_BYTES, is_clean, is_name},
-    uplink::{Ack, AgentMessage, Auth, FrameHeader, MAX_QUEUE_NAME_BYTES},
+    reading::{MAX_NAME_BYTES, MAX_SENTENCE_BYTES, is_clean, is_name},
+    uplink::{
+        Ack, AgentMessage, Auth, FrameHeader, Gap, Loss, MAX_GAP_LOSSES, MAX_QUEUE_NAME_BYTES,
+    },
 };
 
 use super::{
@@ -16,8 +18,8 @@ use super::{
 };
 use crate::{
     clock,
-    commit::{MetricIndex, Row},
-    ingest::{Item, StatusReport, push_row, resolve::merge},
+    commit::{Lost, MetricIndex, Row},
+    ingest::{Batch, Item, StatusReport, push_row, resolve::merge},
     store_task::{RegisterError, Wanted},
 };
 
@@ -29,7 +31,9 @@ pub(super) fn hello(text: &str) -> Option<Hello> {
     let named = queue
         .as_ref()
         .is_none_or(|queue| !queue.is_empty() && is_clean(queue, MAX_QUEUE_NAME_BYTES));
-    let known = gateway.as_ref().is_none_or(|gateway| is_name(&gateway.name));
+    let known = gateway.as_ref().is_none_or(|gateway| {
+        is_name(&gateway.name) && is_clean(&gateway.machine_id, MAX_NAME_BYTES)
+    });
     (named && known).then_some(Hello { token, queue, gateway })
 }
 
@@ -48,10 +52,25 @@ impl Decoder {
         frame: &[u8],
         frames: &mut Frames,
     ) -> Result<Received, End> {
-        let damaged = |_| End::Close(CloseCode::Protocol, "a frame of readings is damaged".into());
-        let (header, payload) =
-            FrameHeader::read(frame).map_err(|error| damaged(error.to_string()))?;
-        let rows = self.batches.decode(payload).map_err(|error| damaged(error.to_string()))?.len();
+        let (header, payload) = FrameHeader::read(frame).map_err(|error| damaged(&error))?;
+        match header {
+            // What is live shares tables, and a backlog comes between it.
+            FrameHeader::Numbered { historical: true, .. } => {
+                Self::default().take(header, payload, frames).await
+            }
+            FrameHeader::Numbered { historical: false, .. } | FrameHeader::Preview => {
+                self.take(header, payload, frames).await
+            }
+        }
+    }
+
+    async fn take(
+        &mut self,
+        header: FrameHeader,
+        payload: &[u8],
+        frames: &mut Frames,
+    ) -> Result<Received, End> {
+        let rows = self.batches.decode(payload).map_err(|error| damaged(&error))?.len();
         if self.generation != self.batches.generation() {
             self.generation = self.batches.generation();
             self.ids.clear();
@@ -59,11 +78,28 @@ impl Decoder {
         self.learn(frames).await?;
         let mut received = Received::default();
         received.batch.received_at = clock::now();
-        let known =
-            frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(header.first));
+        let (historical, first) = match header {
+            FrameHeader::Numbered { historical, first } => (historical, first),
+            FrameHeader::Preview => {
+                received.batch.preview = true;
+                self.resolve(0, false, &mut received.batch);
+                return Ok(received);
+            }
+        };
+        let known = frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(first));
         let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
         received.duplicates = skipped;
         received.ack_again = skipped > 0;
+        self.resolve(skipped, historical, &mut received.batch);
+        let last = first.saturating_add(rows as u64).saturating_sub(1);
+        if rows > skipped {
+            frames.reach(Ack { seq: Some(last), event: None }, &mut received.batch);
+        }
+        Ok(received)
+    }
+
+    /// Fills a batch with the rows after those that are known.
+    fn resolve(&self, skipped: usize, historical: bool, batch: &mut Batch) {
         let mut begin = 0;
         let mut previous = None;
         for row in self.batches.rows().iter().skip(skipped) {
@@ -71,18 +107,13 @@ impl Decoder {
                 continue;
             };
             if previous != Some((*device, row.timestamp)) {
-                begin = received.batch.rows.len();
+                begin = batch.rows.len();
             }
             previous = Some((*device, row.timestamp));
-            let at = received.batch.plausible(Some(row.timestamp));
+            let at = batch.plausible(Some(row.timestamp));
             let row = Row { device: *device, metric: *metric, at, value: row.value.clone() };
-            push_row(&mut received.batch, begin, row, header.historical);
+            push_row(batch, begin, row, historical);
         }
-        let last = header.first.saturating_add(rows as u64).saturating_sub(1);
-        if rows > skipped {
-            frames.reach(Ack { seq: Some(last), event: None }, &mut received.batch);
-        }
-        Ok(received)
     }
 
     /// Has the names of every series looked up again: a new token may be for other devices.
@@ -109,6 +140,10 @@ impl Decoder {
         }
         Ok(())
     }
+}
+
+fn damaged(error: &impl std::fmt::Display) -> End {
+    End::Close(CloseCode::Protocol, format!("a frame of readings is damaged: {error}"))
 }
 
 impl Frames {
@@ -153,8 +188,29 @@ impl Frames {
                 received.batch.items.push(Item::Status(report));
                 self.reach(Ack { seq: None, event: Some(event.seq) }, &mut received.batch);
             }
+            AgentMessage::Gap(gap) => self.lose(gap, &mut received).await?,
         }
         Ok(received)
+    }
+
+    /// Takes in which readings will never come.
+    async fn lose(&mut self, gap: Gap, received: &mut Received) -> Result<(), End> {
+        if self.is_known(Some(gap.last)) {
+            received.ack_again = true;
+            return Ok(());
+        }
+        let own = self.admitted.gateway.clone();
+        for loss in gap.devices.iter().take(MAX_GAP_LOSSES) {
+            // What nobody is known for is the gateway's own.
+            let Some(name) = loss.device.as_deref().or(own.as_deref()) else { continue };
+            if let Some(device) = self.device(name).await? {
+                let Loss { from, to, readings, .. } = *loss;
+                let lost = Lost { device, from, to, readings, reason: gap.reason };
+                received.batch.items.push(Item::Lost(lost));
+            }
+        }
+        self.reach(Ack { seq: Some(gap.last), event: None }, &mut received.batch);
+        Ok(())
     }
 
     async fn device(&mut self, name: &str) -> Result<Option<DeviceId>, End> {

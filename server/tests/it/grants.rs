@@ -101,7 +101,7 @@ fn frame(encoder: &mut Encoder, first: u64, device: &str) -> Message {
         value: Value::Int(1),
     };
     let mut frame = Vec::new();
-    FrameHeader { historical: false, first }.write(&mut frame);
+    FrameHeader::Numbered { historical: false, first }.write(&mut frame);
     encoder.encode([&reading], &mut frame);
     Message::binary(frame)
 }

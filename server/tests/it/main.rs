@@ -19,6 +19,7 @@ mod house;
 mod http;
 mod jwks;
 mod limits;
+mod live_first;
 mod keys;
 mod logs;
 mod monitor;

@@ -203,7 +203,7 @@ fn frame_of(moments: &[UnixMillis]) -> Message {
     };
     let readings: Vec<Reading> = moments.iter().map(reading).collect();
     let mut frame = Vec::new();
-    FrameHeader { historical: false, first: 1 }.write(&mut frame);
+    FrameHeader::Numbered { historical: false, first: 1 }.write(&mut frame);
     batch::Encoder::default().encode(&readings, &mut frame);
     Message::binary(frame)
 }

@@ -103,7 +103,7 @@ fn commits_for_ever() {
             readings: vec![reading(0, n.cast_signed(), n.cast_signed())],
             queues: vec![number(Lane::Readings, n)],
             events: vec![status(NOW)],
-            rules: Vec::new(),
+            ..Commit::default()
         };
         store.commit(&commit).unwrap();
         println!("committed {n}");

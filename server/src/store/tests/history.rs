@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
+use valtronics_protocol::uplink::GapReason;
+
 use super::*;
+use crate::commit::Lost;
 use crate::store::{
     chunk::HOUR,
     history::{Page, Points, Query, Reader},
@@ -120,6 +123,43 @@ fn hours_go_when_they_are_old() {
     compact(&mut store, dir.path(), NOW.plus(DAY / 12), 1000);
     let times = read(dir.path(), query(1, 0)).1.into_iter().map(|(at, _)| at - old.0);
     assert_eq!(times.collect::<Vec<_>>(), [0, HOUR, NOW.0 - old.0]);
+}
+
+#[test]
+fn gaps_are_told_once() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    names::register(&mut store, "gw", &[("boiler", &[]), ("pump", &[])]).unwrap();
+    let lost = |device: u64, from: i64, to: i64, lost: u64| Commit {
+        received_at: NOW,
+        lost: vec![Lost {
+            device: DeviceId(device),
+            from: millis(from),
+            to: millis(to),
+            readings: lost,
+            reason: GapReason::Evicted,
+        }],
+        ..Commit::default()
+    };
+    let rows = (0..10).map(|at| reading(0, at * 10, at)).collect();
+    store.commit(&readings(NOW, rows)).unwrap();
+    let before = read(dir.path(), query(1, 0)).0[0].as_of;
+    for commit in [lost(1, 5, 25, 3), lost(2, 5, 25, 7), lost(1, 70, 200, 4)] {
+        store.commit(&commit).unwrap();
+    }
+    let told = |query: Query| -> Vec<u64> {
+        let (pages, ..) = read(dir.path(), query);
+        pages.iter().flat_map(|page| &page.gaps).map(|gap| gap.lost).collect()
+    };
+    let all = Query { limit: 3, ..query(1, 0) };
+    assert_eq!(told(all.clone()), [3, 4]);
+    assert_eq!(told(Query { to: millis(70), ..all.clone() }), [3]);
+    assert_eq!(told(Query { from: millis(26), ..all.clone() }), [4]);
+    assert_eq!(told(Query { arrived_from: before, ..all.clone() }), [3, 4]);
+    drop(store);
+    Store::open(dir.path()).unwrap();
+    let since = read(dir.path(), all.clone()).0[0].as_of;
+    assert_eq!(told(Query { arrived_from: since, ..all }), [0; 0]);
 }
 
 #[test]
