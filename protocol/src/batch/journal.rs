@@ -14,10 +14,6 @@ use super::{
 };
 use crate::{time::UnixMillis, uplink::MAX_FRAME_READINGS, value::Value};
 
-/// How many bytes of texts a frame holds before the next begins: its body stays far below
-/// [`super::MAX_BODY_BYTES`].
-const TEXT_BYTES: usize = 1024 * 1024;
-
 /// A reading of a metric of a device, both by number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
@@ -37,15 +33,7 @@ pub fn encode<'a>(items: impl IntoIterator<Item = (u64, u32, UnixMillis, &'a Val
     let (mut blob, mut frame) = (Vec::new(), Vec::new());
     let mut items = items.into_iter().peekable();
     while items.peek().is_some() {
-        let mut text_bytes = 0;
-        let next = || {
-            let (.., value) = *items.peek().filter(|_| text_bytes < TEXT_BYTES)?;
-            if let Value::Text(text) = value {
-                text_bytes += text.len();
-            }
-            items.next()
-        };
-        encode_frame(std::iter::from_fn(next).take(MAX_FRAME_READINGS), &mut frame);
+        encode_frame(items.by_ref().take(MAX_FRAME_READINGS), &mut frame);
         put(&mut blob, frame.len() as u64);
         blob.append(&mut frame);
     }

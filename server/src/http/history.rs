@@ -29,8 +29,9 @@ use crate::{
 const MOST: usize = 100_000;
 /// The most steps between `from` and `to`: a page full.
 const MOST_STEPS: u128 = MOST as u128;
-/// How far back is read when nothing is said (programs, "History").
-const LAST_HOUR: Duration = Duration::from_secs(3600);
+/// How far back is read when nothing is said (programs, "History"), and how long a step may be that
+/// must be read from single readings.
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,7 +104,7 @@ impl Wanted {
         let at = |moment: &Moment| moment.at(now);
         let arrived_from = self.arrived_from.as_ref().map(at);
         // Who asks for what he missed gets it, however old it is.
-        let begin = if arrived_from.is_some() { UnixMillis::MIN } else { now.minus(LAST_HOUR) };
+        let begin = if arrived_from.is_some() { UnixMillis::MIN } else { now.minus(HOUR) };
         let from = self.from.as_ref().map_or(begin, at);
         let to = self.to.as_ref().map_or(UnixMillis::MAX, at);
         if to <= from {
@@ -114,6 +115,10 @@ impl Wanted {
             return Err(unprocessable("limit: it is from 1 to 100000"));
         }
         let step = self.step.as_ref().map(|Step(step)| *step);
+        if step.is_some_and(|step| step > HOUR && step.as_millis() % 60_000 != 0) {
+            let why = "step: when it is longer than an hour it is in whole minutes";
+            return Err(unprocessable(why));
+        }
         let held = to.min(now).since(from.max(now.minus(keep)));
         if step.is_some_and(|step| held.as_millis() / step.as_millis().max(1) > MOST_STEPS) {
             let why = "step: there are at most 100000 steps between from and to";

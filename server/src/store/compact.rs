@@ -23,6 +23,7 @@ use super::{
     chunk::{self, HOUR, METRICS, Point, Series},
     journal, schema,
 };
+use crate::commit::Row;
 
 /// How long after its end an hour is closed: what was measured at its end has come in, and last
 /// values are written down, which happens each minute.
@@ -83,7 +84,7 @@ pub struct Compactor {
 }
 
 /// A pass over the journal.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sweep {
     /// Its last row.
     end: i64,
@@ -93,7 +94,9 @@ struct Sweep {
     open: i64,
     /// The first hour that is kept.
     first_kept: i64,
-    /// Readings of the range, by device and hour.
+    /// What [`upto`] said since the range began.
+    upto: HashMap<(i64, i64), i64>,
+    /// Readings of the range, by device and hour, and their metrics.
     groups: BTreeMap<(i64, i64), BTreeMap<u32, Vec<Point>>>,
     /// Rows that may go when the groups have become chunks.
     compacted: Vec<i64>,
@@ -119,8 +122,7 @@ impl Compactor {
         if self.sweep.is_none() && self.swept.is_none_or(|swept| swept < open) {
             let end = end_of_sweep(&self.db)?;
             let first_kept = now.minus(keep).0.div_euclid(HOUR);
-            let (groups, compacted) = Default::default();
-            self.sweep = Some(Sweep { end, cursor: 0, open, first_kept, groups, compacted });
+            self.sweep = Some(Sweep { end, open, first_kept, ..Sweep::default() });
             self.swept = Some(open);
         }
         if let Some(sweep) = &mut self.sweep {
@@ -155,6 +157,12 @@ fn end_of_sweep(db: &Connection) -> Result<i64, StoreError> {
     Ok(db.query_row(sql, [], |row| row.get(0))?)
 }
 
+/// Returns up to which commit chunks hold an hour of a device: its journal counts from there.
+pub(super) fn upto(db: &Connection, device: i64, hour: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT ifnull(max(upto), 0) FROM chunks WHERE device = ?1 AND hour = ?2";
+    Ok(db.prepare_cached(sql)?.query_row([device, hour], |row| row.get(0))?)
+}
+
 impl Sweep {
     fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.compacted.is_empty()
@@ -162,54 +170,61 @@ impl Sweep {
 
     /// Reads some of the journal; returns how many rows are damaged.
     fn read_range(&mut self, db: &Connection) -> Result<u64, StoreError> {
-        let mut of_hour = db.prepare_cached(
-            "SELECT ifnull(max(upto), 0) FROM chunks WHERE device = ?1 AND hour = ?2",
-        )?;
-        let mut statement = db.prepare_cached(
-            "SELECT id, received_at, rows FROM journal WHERE id > ?1 AND id <= ?2 ORDER BY id",
-        )?;
+        self.upto.clear();
+        let sql =
+            "SELECT id, received_at, rows FROM journal WHERE id > ?1 AND id <= ?2 ORDER BY id";
+        let mut statement = db.prepare_cached(sql)?;
         let mut rows = statement.query([self.cursor, self.end])?;
         let (mut count, mut damaged) = (0, 0);
-        let mut known = HashMap::new();
         while count < RANGE {
             let Some(row) = rows.next()? else {
                 self.cursor = self.end;
                 break;
             };
-            let (id, arrived): (i64, i64) = (row.get(0)?, row.get(1)?);
-            self.cursor = id;
-            let Ok(readings) = journal::decode(row.get_ref(2)?.as_blob().unwrap_or_default())
-            else {
-                damaged += 1;
-                continue;
-            };
-            count += readings.len();
-            let mut is_open = false;
-            for reading in readings {
-                let (device, at) = (reading.device.0.cast_signed(), reading.at.0);
-                let hour = at.div_euclid(HOUR);
-                if hour == self.open {
-                    is_open = true;
-                } else if hour >= self.first_kept {
-                    let upto = match known.get(&(device, hour)) {
-                        Some(upto) => *upto,
-                        None => {
-                            let upto = of_hour.query_row([device, hour], |row| row.get(0))?;
-                            *known.entry((device, hour)).or_insert(upto)
-                        }
-                    };
-                    if id > upto {
-                        let point = Point { at, arrived, value: reading.value };
-                        let group = self.groups.entry((device, hour)).or_default();
-                        group.entry(reading.metric.0).or_default().push(point);
-                    }
+            self.cursor = row.get(0)?;
+            match journal::decode(row.get_ref(2)?.as_blob().unwrap_or_default()) {
+                Ok(readings) => {
+                    count += readings.len();
+                    self.take_row(db, row.get(1)?, readings)?;
                 }
-            }
-            if !is_open {
-                self.compacted.push(id);
+                Err(_) => damaged += 1,
             }
         }
         Ok(damaged)
+    }
+
+    /// Takes what no chunk holds of the row at the cursor.
+    fn take_row(
+        &mut self,
+        db: &Connection,
+        arrived: i64,
+        readings: Vec<Row>,
+    ) -> Result<(), StoreError> {
+        let mut is_closed = true;
+        for Row { device, metric, at, value } in readings {
+            let (device, hour) = (device.0.cast_signed(), at.0.div_euclid(HOUR));
+            if hour == self.open {
+                is_closed = false;
+            } else if hour >= self.first_kept && self.upto(db, device, hour)? < self.cursor {
+                let point = Point { at: at.0, arrived, value };
+                let group = self.groups.entry((device, hour)).or_default();
+                group.entry(metric.0).or_default().push(point);
+            }
+        }
+        if is_closed {
+            self.compacted.push(self.cursor);
+        }
+        Ok(())
+    }
+
+    /// Returns up to which commit chunks hold an hour of a device.
+    fn upto(&mut self, db: &Connection, device: i64, hour: i64) -> Result<i64, StoreError> {
+        if let Some(upto) = self.upto.get(&(device, hour)) {
+            return Ok(*upto);
+        }
+        let upto = upto(db, device, hour)?;
+        self.upto.insert((device, hour), upto);
+        Ok(upto)
     }
 
     /// Takes some of the groups, then some of the rows.

@@ -103,7 +103,7 @@ async fn steps_say_the_same_before_and_after_compaction() {
     store(&server, "boiler", [(at(10_000), json!(1))]).await;
     let query = format!("metric=t&from={}&to={}", at(0), at(9000));
     let minutes = format!("{query}&step=30m&limit=3");
-    let odd = format!("{query}&step=7000s");
+    let odd = format!("{query}&step=3500s");
     let before = (
         points(&server, &token, &query).await,
         points(&server, &token, &minutes).await,
@@ -204,6 +204,7 @@ async fn a_token_sees_its_devices_and_mistakes_are_named() {
         (&ops, "metric=t&limit=100001", 422, "limit"),
         (&ops, "metric=t&from=-1h&to=-2h", 422, "to"),
         (&ops, "metric=t&from=-30d&step=1s", 422, "step"),
+        (&ops, "metric=t&step=3601s", 422, "step"),
         (&ops, "metric=t&from=-24h&step=1s", 200, ""),
         (&ops, &format!("metric=t&{future}&step=1ms"), 200, ""),
     ] {

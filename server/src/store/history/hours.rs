@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::{HOUR, Point, Span, StoreError, Wanted, chunk};
-use crate::store::{chunk::METRICS, journal};
+use crate::store::{chunk::METRICS, compact, journal};
 
 /// The hours of a query.
 pub(super) struct Hours<'a> {
@@ -180,10 +180,7 @@ impl<'a> Hours<'a> {
         if let Some(upto) = self.upto.get(&hour) {
             return Ok(*upto);
         }
-        let sql = "SELECT max(upto) FROM chunks WHERE device = ?1 AND hour = ?2";
-        let mut statement = self.transaction.prepare_cached(sql)?;
-        let upto = statement.query_row([self.wanted.device, hour], |row| row.get(0)).optional()?;
-        let upto: i64 = upto.flatten().unwrap_or_default();
+        let upto = compact::upto(self.transaction, self.wanted.device, hour)?;
         self.upto.insert(hour, upto);
         Ok(upto)
     }
