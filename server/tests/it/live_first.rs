@@ -101,7 +101,7 @@ async fn a_preview_is_live_and_its_reading_is_stored_once_and_not_shown_again() 
     let (one, two, three) = (reading(at(30), 1), reading(at(20), 2), reading(at(10), 3));
 
     let mut encoder = Encoder::default();
-    agent.send_frame(live(&mut encoder, 1, &[one.clone()])).await;
+    agent.send_frame(live(&mut encoder, 1, std::slice::from_ref(&one))).await;
     assert_eq!(shown(&mut client).await, (json!(1), Json::Null));
     acknowledged(&mut agent, 1).await;
     agent.send_frame(preview(&mut encoder, &three)).await;
