@@ -4,8 +4,9 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use valtronics_agent::{
-    decode::{Decoder, Format, csv::Csv},
-    normalize::{HeldBack, Normalizer, Rules},
+    decode::{Decoder, Format, csv::Csv, dsmr::Dsmr, nmea::Nmea, vedirect::Vedirect},
+    normalize::{Normalizer, Rules},
+    tally::Tally,
 };
 use valtronics_protocol::time::UnixMillis;
 
@@ -13,7 +14,7 @@ const NOW: UnixMillis = UnixMillis(1_704_110_400_000);
 /// As many lines as a gateway with many fast sensors reads in a second.
 const LINES: u64 = 1000;
 
-fn formats() -> [(&'static str, Format, &'static str, u64); 4] {
+fn formats() -> [(&'static str, Format, &'static str, u64); 7] {
     let pattern = "Humidity: {hum:%} *Temperature: {temp:°C}";
     let json = "{\"ts\":1704110399,\"temperature\":21.53,\"humidity\":48.2,\"co2\":612,\"battery\":3.301}\r\n";
     [
@@ -26,8 +27,15 @@ fn formats() -> [(&'static str, Format, &'static str, u64); 4] {
             "Humidity: 48.20 %  Temperature: 21.53 *C\r\n",
             2,
         ),
+        ("nmea", Format::Nmea(Nmea::default()), "$IIMWV,074,T,05.85,N,A*2E\r\n", 2),
+        ("vedirect", Format::Vedirect(Vedirect::default()), VEDIRECT, 4),
+        ("dsmr", Format::Dsmr(Dsmr::default()), DSMR, 4),
     ]
 }
+
+/// A block whose bytes add up to 0, and a telegram without a checksum.
+const VEDIRECT: &str = "\r\nV\t12530\r\nI\t620\r\nVPV\t33580\r\nPPV\t8\r\nChecksum\t0";
+const DSMR: &str = "/ISk5\\2MT382\r\n\r\n1-0:1.8.1(00001.001*kWh)\r\n1-0:1.7.0(0001.01*kW)\r\n1-0:2.7.0(0000.00*kW)\r\n0-0:96.14.0(0001)\r\n!\r\n";
 
 fn lines(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
@@ -47,7 +55,7 @@ fn lines(criterion: &mut Criterion) {
         group.bench_function(format!("normalize {name}"), |bencher| {
             bencher.iter_batched(
                 || samples.clone(),
-                |samples| normalizer.readings(samples, NOW, &mut HeldBack::default()),
+                |samples| normalizer.readings(samples, NOW, &mut Tally::default()),
                 BatchSize::LargeInput,
             );
         });

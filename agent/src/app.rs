@@ -1,10 +1,6 @@
 //! Puts the stages together, and takes them apart again.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, sync::Mutex, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -13,18 +9,24 @@ use tokio::{
     time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use valtronics_protocol::uplink::Gateway;
 
 use crate::{
     clock,
     config::Config,
-    queue::{Queue, keeper},
+    queue::{
+        Queue,
+        keeper::{self, Handle},
+        timeline::notebook::Notebook,
+    },
     source::{
         self, SourceEvent,
         capture::Recorder,
-        outlet::{Counters, EVENTS, Outlet},
+        outlet::{EVENTS, Outlet},
     },
+    status::Teller,
+    tally::Tally,
     uplink::{self, GRACE, Link},
 };
 
@@ -39,30 +41,32 @@ pub enum Signal {
     Stop,
 }
 
-/// The sources that run now.
-struct Sources {
-    tasks: JoinSet<()>,
-    counters: Vec<(Arc<str>, Arc<Counters>)>,
+/// Starts the sources, or the one that is wanted only.
+fn start(
+    config: &Config,
+    events: &mpsc::Sender<SourceEvent>,
+    recorder: Option<&Recorder>,
+    only: Option<&str>,
+) -> JoinSet<()> {
+    let wanted = config.sources.iter().filter(|s| only.is_none_or(|only| *only == *s.name));
+    let mut sources = JoinSet::new();
+    for source in wanted {
+        let outlet = Outlet::new(source, events.clone(), recorder.cloned());
+        sources.spawn(source::run(source.kind.clone(), outlet));
+    }
+    sources
 }
 
-impl Sources {
-    fn start(
-        config: &Config,
-        events: &mpsc::Sender<SourceEvent>,
-        recorder: Option<&Recorder>,
-        only: Option<&str>,
-    ) -> Self {
-        let mut sources = Self { tasks: JoinSet::new(), counters: Vec::new() };
-        for source in &config.sources {
-            if only.is_some_and(|only| *only != *source.name) {
-                continue;
-            }
-            let outlet = Outlet::new(source, events.clone(), recorder.cloned());
-            sources.counters.push((Arc::clone(&outlet.name), Arc::clone(&outlet.counters)));
-            sources.tasks.spawn(source::run(source.kind.clone(), outlet));
-        }
-        sources
-    }
+/// Listens for `status`; an agent that nobody can ask still does its work.
+fn teller(
+    data_dir: &Path,
+    name: &str,
+    queue: &Handle,
+    link: watch::Receiver<Link>,
+) -> Option<Teller> {
+    Teller::listen(data_dir, name, queue.clone(), link)
+        .inspect_err(|error| warn!("`status` cannot ask: {}: {error}", data_dir.display()))
+        .ok()
 }
 
 /// Starts a recording, if one is wanted; its writing ends with the last recorder.
@@ -91,13 +95,17 @@ pub async fn run(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, inbox) = mpsc::channel(EVENTS);
-    let (queue, keeping) = keeper::start(Queue::new(&config.queue), inbox);
-    let (link, _) = watch::channel(Link::default());
+    let gateway = gateway(&config.name);
+    let notebook = Notebook::new(&config.data_dir, &gateway.boot_id);
+    let (queue, keeping) = keeper::start(Queue::new(&config.queue), notebook, inbox);
+    let (link, watched_link) = watch::channel(Link::default());
     let stopping = CancellationToken::new();
     let mut keeper = JoinSet::from_iter([keeping]);
-    let sending = uplink::run(uplink, gateway(&config.name), queue.clone(), link, stopping.clone());
+    let sending = uplink::run(uplink, gateway, queue.clone(), link, stopping.clone());
     let mut sender = JoinSet::from_iter([sending]);
-    let mut sources = Sources::start(&config, &events, recorder.as_ref(), None);
+    let mut teller = teller(&config.data_dir, &config.name, &queue, watched_link)
+        .map_or_else(JoinSet::new, |teller| JoinSet::from_iter([teller.run()]));
+    let mut sources = start(&config, &events, recorder.as_ref(), None);
     info!(name = config.name, sources = config.sources.len(), "started");
     loop {
         tokio::select! {
@@ -108,24 +116,25 @@ pub async fn run(
                         if read.uplink != config.uplink || read.queue != config.queue {
                             info!("[uplink] and [queue] are taken over at the next start");
                         }
-                        sources.tasks.shutdown().await;
-                        sources = Sources::start(&read, &events, recorder.as_ref(), None);
+                        sources.shutdown().await;
+                        sources = start(&read, &events, recorder.as_ref(), None);
                         config = read;
                         info!(sources = config.sources.len(), "the configuration is taken over");
                     }
                     Err(mistakes) => error!("the configuration is not taken over: {mistakes}"),
                 },
             },
-            Some(ended) = sources.tasks.join_next() => {
+            Some(ended) = sources.join_next() => {
                 // Only a recording comes to an end by itself.
                 ended.context("a source has died")?;
             }
             Some(_) = keeper.join_next() => anyhow::bail!("the queue has died"),
             Some(_) = sender.join_next() => anyhow::bail!("the uplink has died"),
+            Some(_) = teller.join_next() => anyhow::bail!("what answers `status` has died"),
         }
     }
     info!("stopping");
-    sources.tasks.shutdown().await;
+    sources.shutdown().await;
     queue.settle().await?;
     stopping.cancel();
     let sent = timeout(GRACE, sender.join_next()).await.is_ok();
@@ -149,24 +158,28 @@ pub async fn try_sources(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let mut sources = Sources::start(config, &events, recorder.as_ref(), only);
-    anyhow::ensure!(!sources.counters.is_empty(), "there is no source in the configuration");
+    let mut sources = start(config, &events, recorder.as_ref(), only);
+    anyhow::ensure!(!sources.is_empty(), "there is no source in the configuration");
     drop(events);
+    let mut tallies = BTreeMap::new();
     let mut reports = interval(REPORT_EVERY);
     reports.tick().await;
     let output = Mutex::new(std::io::stdout());
     loop {
         tokio::select! {
             event = inbox.recv() => match event {
-                Some(event) => print(&event, &output)?,
+                Some(event) => {
+                    count(&event, &mut tallies);
+                    print(&event, &output)?;
+                }
                 None => break,
             },
-            _ = reports.tick() => report(&sources),
+            _ = reports.tick() => report(&tallies),
             signal = next_signal() => if let Signal::Stop = signal { break },
         }
     }
-    report(&sources);
-    sources.tasks.shutdown().await;
+    report(&tallies);
+    sources.shutdown().await;
     Ok(())
 }
 
@@ -188,12 +201,19 @@ fn print(event: &SourceEvent, output: &Mutex<std::io::Stdout>) -> anyhow::Result
     Ok(())
 }
 
-fn report(sources: &Sources) {
-    for (name, counters) in &sources.counters {
-        let counts = counters.counts();
+fn count(event: &SourceEvent, tallies: &mut BTreeMap<Arc<str>, Tally>) {
+    if let SourceEvent::Readings { source, tally, .. } = event {
+        *tallies.entry(Arc::clone(source)).or_default() += *tally;
+    }
+}
+
+fn report(tallies: &BTreeMap<Arc<str>, Tally>) {
+    for (name, tally) in tallies {
+        let Tally { good, damaged, foreign, queued, held_back, .. } = tally;
+        let held_back = held_back.sum();
         eprintln!(
-            "{name}: {} good, {} damaged, {} foreign; {} readings, {} held back",
-            counts.good, counts.damaged, counts.foreign, counts.readings, counts.held_back
+            "{name}: {good} good, {damaged} damaged, {foreign} foreign; \
+             {queued} readings, {held_back} held back"
         );
     }
 }

@@ -1,15 +1,21 @@
 //! What can be asked of the program (programs, "valtronics-agent").
 
-use std::{io::Read as _, path::PathBuf, sync::Arc};
+use std::{
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use valtronics_agent::{
     app::{self, Signal},
     clock,
-    config::Config,
-    decode::{Decoder, Format, csv::Csv, guess::Guess},
-    normalize::{HeldBack, Normalizer, Rules},
+    config::{Config, DATA_DIR},
+    decode::{Decoder, Format, csv::Csv, dsmr::Dsmr, guess::Guess, nmea::Nmea, vedirect::Vedirect},
+    normalize::{Normalizer, Rules},
+    status,
+    tally::Tally,
     telemetry,
 };
 
@@ -44,6 +50,15 @@ enum Command {
         /// Only this source.
         source: Option<String>,
     },
+    /// Says what the running agent has read, queued, sent, had acknowledged, and dropped why.
+    Status {
+        /// The configuration; without it the agent of the usual data directory is asked.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Reads bytes and prints readings.
     Decode {
         /// How the lines are written.
@@ -77,6 +92,12 @@ enum Named {
     Kv,
     /// As --pattern says.
     Pattern,
+    /// Sentences of NMEA 0183.
+    Nmea,
+    /// Blocks of VE.Direct.
+    Vedirect,
+    /// Telegrams of DSMR P1.
+    Dsmr,
     /// Found out from the first lines.
     Guess,
 }
@@ -112,11 +133,15 @@ impl Cli {
             Command::Run(files) => run(&files),
             Command::Check { config } => Config::load(&config).map(drop).map_err(usage),
             Command::Try { files, source } => try_sources(&files, source.as_deref()),
+            Command::Status { config, json } => status(config.as_deref(), json),
             Command::Decode { format, pattern, file } => {
                 let format = match (format, pattern) {
                     (Named::Json, None) => Format::Json,
                     (Named::Csv, None) => Format::Csv(Csv::new(&[])),
                     (Named::Kv, None) => Format::Kv,
+                    (Named::Nmea, None) => Format::Nmea(Nmea::default()),
+                    (Named::Vedirect, None) => Format::Vedirect(Vedirect::default()),
+                    (Named::Dsmr, None) => Format::Dsmr(Dsmr::default()),
                     (Named::Guess, None) => Format::Guess(Guess::default()),
                     (Named::Pattern, Some(pattern)) => {
                         Format::Pattern(pattern.parse().map_err(usage)?)
@@ -161,6 +186,22 @@ fn try_sources(files: &Files, source: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
+fn status(config: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let data_dir = match config {
+        Some(file) => Config::load(file).map_err(usage)?.data_dir,
+        None => DATA_DIR.into(),
+    };
+    let report = runtime()?.block_on(status::ask(&data_dir)).map_err(anyhow::Error::from)?;
+    let text = if json {
+        serde_json::to_string(&report).map_err(anyhow::Error::from)? + "\n"
+    } else {
+        report.to_string()
+    };
+    // Who closes the pipe has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
 /// One thread is enough for a gateway, and costs the least.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
@@ -191,7 +232,7 @@ fn decode(format: Format, file: Option<PathBuf>) -> anyhow::Result<()> {
         Some(path) => Box::new(std::fs::File::open(path)?),
         None => Box::new(std::io::stdin()),
     };
-    let (mut decoder, mut held_back) = (Decoder::new(format, None), HeldBack::default());
+    let (mut decoder, mut tally) = (Decoder::new(format, None), Tally::default());
     let mut normalizer = Normalizer::new(Rules::default(), device);
     let (mut piece, mut samples) = (vec![0; PIECE], Vec::new());
     loop {
@@ -201,7 +242,7 @@ fn decode(format: Format, file: Option<PathBuf>) -> anyhow::Result<()> {
             Some(bytes) if count > 0 => decoder.feed(bytes, now, &mut samples),
             _ => decoder.finish(&mut samples),
         }
-        for reading in normalizer.readings(samples.drain(..), now, &mut held_back) {
+        for reading in normalizer.readings(samples.drain(..), now, &mut tally) {
             println!("{}", serde_json::to_string(&reading)?);
         }
         if count == 0 {

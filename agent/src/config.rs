@@ -43,7 +43,7 @@ struct Keys {
 }
 
 /// Where the agent keeps what survives, if nothing else is said.
-const DATA_DIR: &str = "/var/lib/valtronics-agent";
+pub const DATA_DIR: &str = "/var/lib/valtronics-agent";
 /// Sources of the contract that a later version reads.
 const LATER: [&str; 2] = ["modbus", "sparkplug"];
 

@@ -18,7 +18,10 @@ use valtronics_protocol::{
     value::Value,
 };
 
-use crate::decode::Sample;
+use crate::{
+    decode::Sample,
+    tally::{Cause, Tally},
+};
 
 /// How often a value within the deadband is sent all the same.
 const HEARTBEAT: Duration = Duration::from_secs(300);
@@ -52,6 +55,15 @@ pub struct Rules {
     pub tags: BTreeMap<String, String>,
     /// The field that holds the time.
     pub time: Option<String>,
+}
+
+impl Rules {
+    /// Returns how long a value may keep still at most until it is sent all the same; `None` where
+    /// that depends on the device alone.
+    #[must_use]
+    pub fn longest_still(&self) -> Option<Duration> {
+        self.deadband.map(|_| self.every.unwrap_or_default().max(HEARTBEAT))
+    }
 }
 
 /// A number for all metrics, or by metric.
@@ -109,8 +121,8 @@ impl<'de> Deserialize<'de> for Deadband {
 pub struct Normalizer {
     rules: Rules,
     device: Arc<str>,
-    /// By the name of the device's metric; `None` for what is not kept.
-    plans: HashMap<Arc<str>, Option<Plan>>,
+    /// By the name of the device's metric.
+    plans: HashMap<Arc<str>, Result<Plan, Cause>>,
     units: HashMap<Arc<str>, Option<Arc<str>>>,
     sent: HashMap<(Arc<str>, Arc<str>), Sent>,
 }
@@ -131,10 +143,6 @@ struct Sent {
     value: Value,
 }
 
-/// How many samples became no readings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeldBack(pub u64);
-
 impl Normalizer {
     /// Applies rules to the samples of a source whose device is `device` where they name none.
     #[must_use]
@@ -143,32 +151,33 @@ impl Normalizer {
         Self { rules, device, plans, units, sent }
     }
 
-    /// Makes readings of samples that were received now; counts those that the rules hold back.
+    /// Makes readings of samples that were received now; counts them, and those it holds back.
     pub fn readings(
         &mut self,
         samples: impl IntoIterator<Item = Sample>,
         now: UnixMillis,
-        held_back: &mut HeldBack,
+        tally: &mut Tally,
     ) -> Vec<Reading> {
         let mut readings = Vec::new();
         for sample in samples {
+            tally.read += 1;
             match self.reading(sample, now) {
-                Some(reading) => readings.push(reading),
-                None => held_back.0 += 1,
+                Ok(reading) => readings.push(reading),
+                Err(cause) => tally.hold_back(cause),
             }
         }
         readings
     }
 
-    fn reading(&mut self, sample: Sample, now: UnixMillis) -> Option<Reading> {
+    fn reading(&mut self, sample: Sample, now: UnixMillis) -> Result<Reading, Cause> {
         let Plan { name: metric, unit, scale, offset } = self.plan(&sample.metric)?;
         let unit = unit.or_else(|| self.unit(&sample.unit?));
-        let value = scaled(sample.value, scale, offset)?;
+        let value = scaled(sample.value, scale, offset).ok_or(Cause::Unfit)?;
         if matches!(&value, Value::Text(text) if !is_clean(text, MAX_TEXT_BYTES)) {
-            return None;
+            return Err(Cause::Unfit);
         }
         let device = match sample.device {
-            Some(device) => clean_name(device)?,
+            Some(device) => clean_name(device).ok_or(Cause::Unfit)?,
             None => Arc::clone(&self.device),
         };
         let received = sample.received.unwrap_or(now);
@@ -177,11 +186,11 @@ impl Normalizer {
             None => (received, TimeSource::Receive),
         };
         let reading = Reading { device, metric, value, unit, timestamp, time_source };
-        self.is_worth_sending(&reading).then_some(reading)
+        self.worth_sending(&reading).map(|()| reading)
     }
 
     /// Decides once for each metric what is done with it.
-    fn plan(&mut self, metric: &Arc<str>) -> Option<Plan> {
+    fn plan(&mut self, metric: &Arc<str>) -> Result<Plan, Cause> {
         if let Some(known) = self.plans.get(metric) {
             return known.clone();
         }
@@ -190,7 +199,7 @@ impl Normalizer {
         let kept = (keep.is_empty() || listed(keep)) && !listed(skip);
         let name =
             rename.get(&**metric).map_or_else(|| Arc::clone(metric), |name| name.as_str().into());
-        let name = kept.then_some(name).and_then(clean_name);
+        let name = if kept { clean_name(name).ok_or(Cause::Unfit) } else { Err(Cause::Skip) };
         let of = |factor: &Option<Factor>| factor.as_ref().and_then(|factor| factor.of(metric));
         let (scale, offset) = (of(scale), of(offset));
         let unit = units.get(&**metric).cloned();
@@ -218,26 +227,28 @@ impl Normalizer {
         unit
     }
 
-    fn is_worth_sending(&mut self, reading: &Reading) -> bool {
+    fn worth_sending(&mut self, reading: &Reading) -> Result<(), Cause> {
         let Rules { every, deadband, .. } = &self.rules;
         if every.is_none() && deadband.is_none() {
-            return true;
+            return Ok(());
         }
         let key = (Arc::clone(&reading.device), Arc::clone(&reading.metric));
         let at = reading.timestamp;
         // A clock that was set back must not silence a metric until it has caught up.
         if let Some(sent) = self.sent.get(&key).filter(|sent| sent.at <= at) {
             let since = at.since(sent.at);
-            let too_early = every.is_some_and(|every| since < every);
+            if every.is_some_and(|every| since < every) {
+                return Err(Cause::Every);
+            }
             let unmoved = deadband.is_some_and(|band| !moved(band, &sent.value, &reading.value));
-            if too_early || (unmoved && since < HEARTBEAT) {
-                return false;
+            if unmoved && since < HEARTBEAT {
+                return Err(Cause::Deadband);
             }
         }
         if self.sent.len() < MAX_SERIES || self.sent.contains_key(&key) {
             self.sent.insert(key, Sent { at, value: reading.value.clone() });
         }
-        true
+        Ok(())
     }
 }
 
@@ -312,7 +323,7 @@ mod tests {
         let (metric, value, unit) = input;
         let now = UnixMillis(0);
         let reading = normalizer(rules).reading(sample(metric, value, unit), now);
-        let shown = reading.map(|reading| {
+        let shown = reading.ok().map(|reading| {
             format!(
                 "{} {} {}",
                 reading.metric,
@@ -358,12 +369,12 @@ mod tests {
 
     #[test]
     fn texts_that_no_message_may_hold_are_held_back() {
-        let mut held_back = HeldBack::default();
+        let mut tally = Tally::default();
         let texts = ["ok".into(), "a\u{1b}[31m".into(), "x".repeat(MAX_TEXT_BYTES + 1)];
         let samples =
             texts.map(|text| Sample { value: Value::Text(text.into()), ..sample("t", 1.0, None) });
-        let readings = normalizer("").readings(samples, UnixMillis(0), &mut held_back);
-        assert_eq!((readings.len(), held_back), (1, HeldBack(2)));
+        let readings = normalizer("").readings(samples, UnixMillis(0), &mut tally);
+        assert_eq!((readings.len(), tally.read, tally.held_back.unfit), (1, 3, 2));
     }
 
     #[test]
@@ -371,7 +382,7 @@ mod tests {
         let mut normalizer = normalizer("deadband = 0.5");
         let mut sends = |second: i64, value| {
             let now = UnixMillis(second * 1000);
-            normalizer.reading(sample("t", value, None), now).is_some()
+            normalizer.reading(sample("t", value, None), now).is_ok()
         };
         let steps = [(0, 20.0), (1, 20.4), (2, 20.6), (3, 20.2), (303, 20.2), (304, 20.2)];
         let sent = steps.map(|(second, value)| sends(second, value));
@@ -383,7 +394,7 @@ mod tests {
         let mut normalizer = normalizer("every = \"10s\"");
         let mut sends = |second: i64, metric: &str| {
             let now = UnixMillis(second * 1000);
-            normalizer.reading(sample(metric, 1.0, None), now).is_some()
+            normalizer.reading(sample(metric, 1.0, None), now).is_ok()
         };
         let steps = [(0, "t"), (1, "t"), (1, "h"), (10, "t"), (19, "t"), (20, "t")];
         let sent = steps.map(|(second, metric)| sends(second, metric));
@@ -393,7 +404,7 @@ mod tests {
     fn a_clock_that_was_set_back_silences_no_metric() {
         let mut normalizer = normalizer("every = \"10s\"\ndeadband = 0");
         let mut sends = |second: i64| {
-            normalizer.reading(sample("t", 1.0, None), UnixMillis(second * 1000)).is_some()
+            normalizer.reading(sample("t", 1.0, None), UnixMillis(second * 1000)).is_ok()
         };
         assert_eq!(
             [5000, 5005, 1000, 1005, 1300].map(&mut sends),
@@ -406,7 +417,7 @@ mod tests {
         let samples = [0, 30, 35, 60]
             .map(|second| Sample { at: Some(UnixMillis(second * 1000)), ..sample("t", 1.0, None) });
         let readings =
-            normalizer("every = \"30s\"").readings(samples, UnixMillis(0), &mut HeldBack(0));
+            normalizer("every = \"30s\"").readings(samples, UnixMillis(0), &mut Tally::default());
         let seconds: Vec<_> = readings.iter().map(|reading| reading.timestamp.0 / 1000).collect();
         assert_eq!(seconds, [0, 30, 60]);
     }

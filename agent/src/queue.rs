@@ -96,8 +96,8 @@ pub struct Limits {
 /// What follows a [`Position`].
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// What was lost before the readings; there may be more of that, which is read next.
-    pub gap: Option<Gap>,
+    /// What was lost before the readings.
+    pub gaps: Vec<Gap>,
     /// The number of the first reading.
     pub first: u64,
     /// The readings, numbered on from `first`.
@@ -206,6 +206,12 @@ impl Queue {
         }
     }
 
+    /// Returns when the oldest reading that is here came in.
+    #[must_use]
+    pub fn oldest(&self) -> Option<UnixMillis> {
+        self.readings.front().map(|entry| entry.received)
+    }
+
     /// Takes readings that were received at one moment.
     pub fn append(&mut self, received: UnixMillis, readings: impl IntoIterator<Item = Reading>) {
         for reading in readings {
@@ -251,8 +257,8 @@ impl Queue {
 
     /// Returns what follows `after`.
     pub fn read(&mut self, after: Position, limits: Limits) -> Chunk {
-        let gap = self.gaps.after(after.seq);
-        let after = Position { seq: gap.as_ref().map_or(after.seq, |gap| gap.last), ..after };
+        let gaps = self.gaps.after(after.seq);
+        let after = Position { seq: gaps.last().map_or(after.seq, |gap| gap.last), ..after };
         let first = (after.seq + 1).max(self.first);
         let skipped = usize::try_from(first - self.first).unwrap_or(usize::MAX);
         let waiting = (first..).zip(self.readings.iter().skip(skipped));
@@ -276,7 +282,7 @@ impl Queue {
         self.counters.sent += through.saturating_sub(self.handed_out.max(first - 1));
         self.handed_out = self.handed_out.max(through);
         Chunk {
-            gap,
+            gaps,
             first,
             more: through < self.end().seq,
             readings,

@@ -27,6 +27,7 @@ use valtronics_protocol::{
 use crate::{
     config::{fault::Fault, folder::Folder, section::Section},
     normalize::Rules,
+    tally::Tally,
 };
 use outlet::Outlet;
 
@@ -35,6 +36,10 @@ use outlet::Outlet;
 pub enum SourceEvent {
     /// Readings that came in at one moment.
     Readings {
+        /// The source's name.
+        source: Arc<str>,
+        /// What the source has counted since the last ones; these are in it.
+        tally: Tally,
         /// When they came in.
         received: UnixMillis,
         /// The readings, in order.
@@ -66,7 +71,8 @@ pub struct StatusChange {
 pub struct Config {
     /// What it is called: the device of its readings, unless they name another.
     pub name: Arc<str>,
-    /// After how much silence its devices count as offline; absent: the server's rule.
+    /// After how much silence its devices count as offline; absent: the server's rule. With a
+    /// deadband the agent knows better than the server can learn how long a device may keep still.
     pub offline_after: Option<Duration>,
     /// What it reads.
     pub kind: Kind,
@@ -84,6 +90,10 @@ pub enum Kind {
     /// The gateway itself.
     Host(host::Config),
 }
+
+/// How often a value that keeps still may get lost on its way before its device counts as offline,
+/// and once more.
+const STILL_ROUNDS: u32 = 3;
 
 /// The keys of every source, beside the rules of `normalize`.
 #[derive(Debug, Deserialize)]
@@ -105,6 +115,7 @@ pub fn read(
 ) -> Result<(Spanned<Arc<str>>, Config), Fault> {
     let common: Common = section.read()?;
     let rules = section.part::<Rules>();
+    let still = rules.clone().read::<Rules>()?.longest_still();
     let span = section.span();
     let (kind, usual_name) = match kind {
         "serial" => serial::Config::read(&mut section, rules, folder).map(|own| {
@@ -128,7 +139,8 @@ pub fn read(
         return Err(Fault::at(&name, message));
     }
     let shared: Arc<str> = name.get_ref().as_str().into();
-    let config = Config { name: shared.clone(), offline_after: common.offline_after, kind };
+    let offline_after = common.offline_after.or(still.map(|still| STILL_ROUNDS * still));
+    let config = Config { name: shared.clone(), offline_after, kind };
     Ok((Spanned::new(name.span(), shared), config))
 }
 

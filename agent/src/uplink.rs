@@ -108,16 +108,35 @@ impl Config {
     }
 }
 
-/// Whether there is a connection, as `status` shows it.
+/// How the connection is, as `status` shows it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Link {
     /// Whether the server takes readings now.
     pub connected: bool,
-    /// Why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
     /// Since when it is so.
     pub since: UnixMillis,
+    /// Why the last connection ended, or none came about.
+    pub last_error: Option<String>,
+    /// When the next attempt is made.
+    pub next_try: Option<UnixMillis>,
+    /// How far this clock is ahead of the server's, in ms; null until it is measured.
+    pub clock_offset_ms: Option<i64>,
+}
+
+impl Link {
+    fn up(&mut self) {
+        *self = Self { connected: true, since: clock::now(), next_try: None, ..self.clone() };
+    }
+
+    fn down(&mut self, why: String, wait: Duration) {
+        let now = clock::now();
+        if self.connected || self.last_error.is_none() {
+            self.since = now;
+        }
+        self.connected = false;
+        self.last_error = Some(why);
+        self.next_try = Some(now.plus(wait));
+    }
 }
 
 /// Sends until `stopping` is cancelled and everything is committed; `gateway` introduces the agent.
@@ -138,7 +157,7 @@ pub async fn run(
         let end = match opened {
             Ok(connection) => {
                 info!(url = %config.url.0, "connected to the server");
-                show(&link, None);
+                link.send_modify(Link::up);
                 backoff.reset();
                 connection.serve(&stopping).await
             }
@@ -147,8 +166,8 @@ pub async fn run(
         if is_last || matches!(end, End::Stopped | End::Queue(_)) {
             return;
         }
-        show(&link, Some(end.to_string()));
         let wait = wait_after(&end, &mut backoff);
+        link.send_modify(|link| link.down(end.to_string(), wait));
         report(&end, wait);
         if matches!(end, End::QueueTaken(_)) {
             if queue.renew().await.is_err() {
@@ -161,10 +180,6 @@ pub async fn run(
             () = stopping.cancelled() => {}
         }
     }
-}
-
-fn show(link: &watch::Sender<Link>, reason: Option<String>) {
-    link.send_replace(Link { connected: reason.is_none(), reason, since: clock::now() });
 }
 
 fn wait_after(end: &End, backoff: &mut Backoff) -> Duration {

@@ -15,6 +15,7 @@ pub mod value;
 pub mod unit;
 pub mod reading;
 pub mod batch;
+pub mod counters;
 pub mod uplink;
 pub mod cbor;
 pub mod format;

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::ErrorCode, event::Status, time::UnixMillis};
+use crate::{counters::Counters, error::ErrorCode, event::Status, time::UnixMillis};
 
 mod frame;
 
@@ -41,6 +41,8 @@ pub enum AgentMessage {
     Device(DeviceInfo),
     /// A status event.
     Status(StatusEvent),
+    /// What the agent has counted so far: once a minute, and before it goes.
+    Counters(Counters),
     /// Readings that will never come; stands where they would in the order of their numbers.
     Gap(Gap),
 }

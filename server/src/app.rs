@@ -14,9 +14,8 @@ use crate::{
     clock, compaction,
     config::Config,
     domain::{
-        alerts::Alerts,
+        alerts::{Alerts, Before, OpenBefore},
         rule::{self, Rule},
-        status::Health,
     },
     engine::{Engine, EngineHandle, Input, Parts, RuleEdit, Rules},
     history::History,
@@ -218,17 +217,20 @@ fn parts(
     });
     let stored_rules = stored_rules.collect::<anyhow::Result<Vec<_>>>()?;
     let rules = Rules { files: file_rules, stored: stored_rules };
-    let open = restored.open_alerts.iter();
-    let open = open.map(|open| (open.key(), open.alert.severity, open.alert.status));
-    let (mut alerts, mut ended_alerts) = (Alerts::restore(open.collect()), Vec::new());
-    alerts.set_rules(rules.all(), now, &mut ended_alerts);
-    let state = state(restored_log(&restored, clock::instant()), &restored, config, &alerts, now);
+    let (mut alerts, mut drafts) = (Alerts::restore(before(&restored)?, now), Vec::new());
+    alerts.set_rules(rules.all(), now, &mut drafts);
+    let mut state = state(restored_log(&restored, clock::instant()), &restored, config, now);
+    for device in state.devices_mut() {
+        device.watch(&mut alerts, now, &mut drafts);
+    }
     Ok(Parts {
         state,
         alerts,
-        ended_alerts,
+        drafts,
         rules,
         queues: restored.queues,
+        agents: restored.agents,
+        keys: restored.keys,
         machines: restored.machines,
         limits: hub_limits(config),
         keep: config.history.keep,
@@ -237,6 +239,20 @@ fn parts(
         pages: store.pages,
         sample: Arc::clone(sample),
     })
+}
+
+/// Returns what alerts begin with.
+fn before(restored: &Restored) -> anyhow::Result<Before> {
+    let open = restored.open_alerts.iter().map(|open| OpenBefore {
+        key: open.key(),
+        alert_type: Arc::clone(&open.alert.alert_type),
+        severity: open.alert.severity,
+        status: open.alert.status,
+    });
+    let saved =
+        restored.watches.iter().map(|(key, json)| Ok((key.clone(), serde_json::from_str(json)?)));
+    let saved = saved.collect::<serde_json::Result<_>>().context("what is kept of alert rules")?;
+    Ok(Before { open: open.collect(), saved })
 }
 
 fn restored_log(restored: &Restored, now: std::time::Instant) -> State {
@@ -253,7 +269,6 @@ fn state(
     mut state: State,
     restored: &Restored,
     config: &Config,
-    alerts: &Alerts,
     now: valtronics_protocol::time::UnixMillis,
 ) -> State {
     for change in &restored.names {
@@ -261,9 +276,7 @@ fn state(
     }
     for update in &restored.statuses {
         if let Some(device) = state.device_mut(update.device_id) {
-            let (status, reason) = (update.new_status, &update.reason);
-            device.health = Health::restored(status, reason, update.metadata.last_seen, now);
-            device.status = Some(update.clone());
+            device.restore(update, now);
         }
     }
     for row in &restored.last_values {
@@ -276,11 +289,10 @@ fn state(
         state.open_alerts.insert(open.alert.alert_id, open.clone());
     }
     for device in state.devices_mut() {
-        device.health.set_offline_after(config.devices.offline_after);
+        device.health.configure_offline_after(config.devices.offline_after);
         if device.registered.gateway.is_some() {
             device.health.gateway_away(now);
         }
-        device.watch(alerts);
     }
     state
 }

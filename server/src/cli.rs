@@ -1,15 +1,21 @@
 //! What can be asked of the program (programs, "valtronics-server").
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use valtronics_protocol::{reading::is_name, time::parse_period};
 use valtronics_server::{
     app::{self, Signal},
     clock,
+    commit::AlertDraft,
     config::Config,
-    listen, telemetry, watch,
+    domain::rule::Rule,
+    listen, moment,
+    rehearsal::Rehearsal,
+    store::past,
+    telemetry, watch,
 };
 
 /// Live telemetry, device status and alerts for WebSocket subscribers.
@@ -86,6 +92,21 @@ enum Rules {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Prints the alerts that they would have raised: time, rule, device, severity, status, value.
+    Test {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The server's configuration.
+        #[arg(long, conflicts_with = "data")]
+        config: Option<PathBuf>,
+        /// The server's data directory.
+        #[arg(long)]
+        data: Option<PathBuf>,
+        /// Since when: RFC 3339, or so long ago.
+        #[arg(long, default_value = "-7d", allow_hyphen_values = true)]
+        from: String,
+    },
 }
 
 /// Why the program ends badly.
@@ -116,7 +137,10 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Check { config } => check(&config),
             Command::Token(token) => token.print(),
-            Command::Rules { command: Rules::Check { files } } => check_rules(&files),
+            Command::Rules { command: Rules::Check { files } } => read_rules(&files).map(drop),
+            Command::Rules { command: Rules::Test { files, config, data, from } } => {
+                test_rules(&files, config.as_deref(), data, &from)
+            }
             Command::Watch(args) => Ok(runtime()?.block_on(watch::run(args))?),
         }
     }
@@ -188,16 +212,60 @@ impl Token {
     }
 }
 
-fn check_rules(files: &[PathBuf]) -> Result<(), Failure> {
-    let mut mistakes = Vec::new();
+fn read_rules(files: &[PathBuf]) -> Result<Vec<Rule>, Failure> {
+    let (mut rules, mut mistakes) = (Vec::<Rule>::new(), Vec::new());
     for file in files {
         let text = std::fs::read_to_string(file)
             .map_err(|error| usage(format!("{}: {error}", file.display())))?;
-        if let Err(wrong) = valtronics_server::domain::rule::parse_file(&text) {
-            mistakes.extend(
+        match valtronics_server::domain::rule::parse_file(&text) {
+            Ok(read) => {
+                for rule in read {
+                    if rules.iter().any(|known| known.name == rule.name) {
+                        mistakes.push(format!("{}: {} stands twice", file.display(), rule.name));
+                    }
+                    rules.push(rule);
+                }
+            }
+            Err(wrong) => mistakes.extend(
                 wrong.into_iter().map(|(line, why)| format!("{}:{line}: {why}", file.display())),
-            );
+            ),
         }
     }
-    if mistakes.is_empty() { Ok(()) } else { Err(usage(mistakes.join("\n"))) }
+    if mistakes.is_empty() { Ok(rules) } else { Err(usage(mistakes.join("\n"))) }
+}
+
+fn test_rules(
+    files: &[PathBuf],
+    config: Option<&std::path::Path>,
+    data: Option<PathBuf>,
+    from: &str,
+) -> Result<(), Failure> {
+    let rules = read_rules(files)?;
+    let config = config.map_or_else(|| Ok(Config::default()), Config::load).map_err(usage)?;
+    let (dir, now) = (data.unwrap_or(config.data_dir), clock::now());
+    let from = moment::parse(from, now);
+    let from = from.ok_or_else(|| usage(format!("--from: is {}", moment::FORM)))?;
+    let mut rehearsal = Rehearsal::new(rules, from);
+    let mut printed = Ok(());
+    let read = past(&dir, from, |piece| {
+        let drafts = rehearsal.play(piece);
+        printed = std::mem::replace(&mut printed, Ok(())).and_then(|()| print(&rehearsal, &drafts));
+    });
+    read.with_context(|| dir.display().to_string())?;
+    let rest = rehearsal.wait(now);
+    Ok(printed.and_then(|()| print(&rehearsal, &rest)).context("standard output")?)
+}
+
+/// Prints what became of alerts, a line each.
+fn print(rehearsal: &Rehearsal, drafts: &[AlertDraft]) -> std::io::Result<()> {
+    let word = |json: serde_json::Value| json.as_str().unwrap_or_default().to_owned();
+    for draft in drafts {
+        let severity = word(serde_json::json!(draft.severity));
+        let status = word(serde_json::json!(draft.status));
+        let value = draft.actual.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (rule, device) = (&draft.key.rule, rehearsal.device_key(draft));
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}\t{rule}\t{device}\t{severity}\t{status}\t{value}", draft.at)?;
+    }
+    Ok(())
 }

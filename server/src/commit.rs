@@ -4,7 +4,7 @@
 //! the events that followed. Ids and positions (`alert_id`, `seq`) are given inside it, so a commit
 //! that fails leaves no hole.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use valtronics_protocol::{
     event::{Alert, AlertStatus, DeviceStatusUpdate, Severity, Status},
@@ -13,6 +13,8 @@ use valtronics_protocol::{
     uplink::GapReason,
     value::Value,
 };
+
+use crate::{tally::AgentChange, used_key::UsedKey};
 
 /// The position of a metric among those of its device, in the order in which they were first named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +66,13 @@ pub struct Commit {
     pub events: Vec<EventDraft>,
     /// Rules that were edited over HTTP.
     pub rules: Vec<RuleChange>,
+    /// What was counted of agents.
+    pub agents: Vec<AgentChange>,
+    /// Idempotency keys that were used up.
+    pub keys: Vec<UsedKey>,
+    /// What is remembered of devices under rules, such as a `for` that runs, as JSON; `None`: nothing
+    /// any more.
+    pub watches: BTreeMap<WatchKey, Option<Arc<str>>>,
     /// Readings that will never come.
     pub lost: Vec<Lost>,
     /// Numberings that have begun, with the machines that hold them.
@@ -130,6 +139,9 @@ pub struct StatusDraft {
     /// The device's last sign of life.
     pub last_seen: Option<UnixMillis>,
 }
+
+/// Names what is remembered of a device under a rule: the rule's name, and the device.
+pub type WatchKey = (Arc<str>, DeviceId);
 
 /// What an alert is about: there is at most one unresolved alert of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

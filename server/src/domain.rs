@@ -4,4 +4,6 @@ pub mod intervals;
 pub mod pattern;
 pub mod rule;
 pub mod alerts;
+pub mod rhythm;
+pub mod freshness;
 pub mod status;

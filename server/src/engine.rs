@@ -19,26 +19,37 @@ use valtronics_protocol::{
 use crate::{
     auth::Claims,
     clock,
-    commit::{AlertDraft, Commit, Committed, EventDraft, Oldest, RegistryChange},
+    commit::{AlertDraft, Commit, Committed, Oldest, RegistryChange},
     domain::alerts::Alerts,
     hub::{Hub, HubLimits, Page, PageRequest, SessionId, SystemSample},
     ingest::{Batch, Ticket},
     outbox::Outbox,
     state::State,
+    tally::{AgentId, AgentKey, AgentRecord},
+    used_key::{Once, UsedKey},
 };
 
+mod agents;
+mod alerts;
 mod apply;
 mod commits;
 mod gateways;
 mod handle;
+mod keys;
 mod queues;
+mod schedule;
 
-pub use apply::{ReadOnly, RuleEdit, Rules};
+use agents::Agents;
+pub use agents::{AgentCame, AgentView, ListAgents};
+pub use alerts::AlertChange;
+pub use apply::{LEAD, ReadOnly, RuleEdit, Rules};
 pub use gateways::AdmitGateway;
 use gateways::Gateways;
-pub use handle::{EngineGone, EngineHandle};
+pub use handle::{EngineGone, EngineHandle, Look};
+use keys::Keys;
 use queues::Queues;
-pub use queues::{NotOpened, OpenRequest, Opened};
+pub use queues::{NotOpened, OpenRequest, Opened, TooManyNames};
+use schedule::Schedule;
 
 /// What a session asks of the engine.
 #[derive(Debug)]
@@ -127,6 +138,14 @@ pub enum Input {
         /// Whether it has come.
         connected: bool,
     },
+    /// An agent has come.
+    AgentCame(AgentCame),
+    /// One of its connections has ended.
+    AgentGone(AgentId),
+    /// Somebody asks whether an idempotency key was used.
+    LookAtKey(Once),
+    /// Somebody wants to see agents.
+    Agents(ListAgents),
     /// A connection takes a numbering over.
     OpenQueue(OpenRequest),
     /// The state of the host.
@@ -135,6 +154,8 @@ pub enum Input {
     Limits(HubLimits),
     /// Rules that replace those of files, or one edited over HTTP.
     Rules(RuleEdit),
+    /// An alert acknowledged, shelved or resolved over HTTP.
+    Alert(AlertChange),
     /// Somebody wants to look at the state.
     Read(Look),
     /// Tell this part of the subscribers, of so many, that the server goes away.
@@ -148,29 +169,22 @@ pub enum Input {
     Stop,
 }
 
-/// A subject brings a name, and has as many as it may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this {kind} is new, and the token's subject has {most} already, the most it may have")]
-pub struct TooManyNames {
-    kind: &'static str,
-    most: usize,
-}
-
-/// A look at what is known, in the engine's turn.
-pub type Look = Box<dyn FnOnce(&State, &Alerts) + Send>;
-
 /// What the engine needs.
 pub struct Parts {
     /// The state as the store restored it.
     pub state: State,
     /// The alert engine with its rules and open alerts.
     pub alerts: Alerts,
-    /// Alerts that ended because their rules are gone since the server stopped.
-    pub ended_alerts: Vec<AlertDraft>,
+    /// What became of alerts at the start, such as the end of those whose rules are gone.
+    pub drafts: Vec<AlertDraft>,
     /// The alert rules by where they come from.
     pub rules: Rules,
     /// The numberings of agents.
     pub queues: Vec<(crate::commit::QueueKey, u64)>,
+    /// What was counted of agents.
+    pub agents: Vec<(AgentId, AgentKey, AgentRecord)>,
+    /// The idempotency keys of the last day.
+    pub keys: Vec<UsedKey>,
     /// On which machines they are.
     pub machines: Vec<crate::commit::QueueMachine>,
     /// The subscribers' limits.
@@ -197,7 +211,10 @@ pub struct Engine {
     alerts: Alerts,
     rules: Rules,
     queues: Queues,
+    agents: Agents,
+    keys: Keys,
     gateways: Gateways,
+    schedule: Schedule,
     keep: Duration,
     offline_after: Option<Duration>,
     store: mpsc::Sender<Commit>,
@@ -236,14 +253,17 @@ impl Engine {
         let (commands, commands_rx) = mpsc::channel(handle::COMMANDS);
         let (instant, now) = (clock::instant(), clock::now());
         let gateways = Gateways::restore(parts.state.devices(), now);
-        let events = parts.ended_alerts.into_iter().map(EventDraft::Alert).collect();
-        let engine = Self {
+        let schedule = Schedule::of(parts.state.devices(), now);
+        let mut engine = Self {
             state: parts.state,
             hub: Hub::new(parts.limits),
             alerts: parts.alerts,
             rules: parts.rules,
             queues: Queues::restore(parts.queues, parts.machines),
+            agents: Agents::restore(parts.agents),
+            keys: Keys::restore(parts.keys),
             gateways,
+            schedule,
             keep: parts.keep,
             offline_after: parts.offline_after,
             store: parts.store,
@@ -251,7 +271,7 @@ impl Engine {
             sample: parts.sample,
             inputs: inputs_rx,
             commands: commands_rx,
-            pending: Commit { events, ..Commit::default() },
+            pending: Commit::default(),
             pending_tickets: Vec::new(),
             committing: None,
             committed_at: instant,
@@ -260,6 +280,7 @@ impl Engine {
             counted: 0,
             per_second: 0,
         };
+        engine.draft(parts.drafts);
         (engine, EngineHandle::new(inputs, commands))
     }
 
@@ -306,6 +327,7 @@ impl Engine {
             self.tick_at = instant + TICK;
             self.per_second = std::mem::take(&mut self.counted);
             self.look_around(now);
+            self.keys.forget_old(now);
             self.hub.end_stuck(&self.state, instant);
             self.hub.tell_lag(instant);
             self.want_system(instant);
@@ -353,7 +375,7 @@ impl Engine {
     fn input(&mut self, input: Input, now: UnixMillis, instant: Instant) {
         match input {
             Input::Batch(batch) => self.batch(batch, now, instant),
-            Input::Registered(changes) => self.registered(changes),
+            Input::Registered(changes) => self.registered(changes, now),
             Input::Committed(committed) => self.committed(committed, instant),
             Input::Page(page) => self.hub.page_read(page, &self.state, instant),
             Input::Pruned(oldest) => self.state.forget_before(oldest),
@@ -363,6 +385,10 @@ impl Engine {
                     self.gateway_changed(&gateway, connected, now);
                 }
             }
+            Input::AgentCame(came) => self.agents.came(came, now),
+            Input::AgentGone(id) => self.agents.gone(id, now),
+            Input::LookAtKey(once) => self.keys.look(once),
+            Input::Agents(request) => self.agents.list(request),
             Input::OpenQueue(request) => self.queues.open(request),
             Input::System(sample) => {
                 let online =
@@ -374,6 +400,7 @@ impl Engine {
             }
             Input::Limits(limits) => self.hub.set_limits(limits),
             Input::Rules(edit) => self.edit_rules(edit, now),
+            Input::Alert(wanted) => self.change_alert(wanted, now),
             Input::Read(look) => look(&self.state, &self.alerts),
             Input::Goodbye { part, parts } => self.hub.say_goodbye(part, parts),
             Input::Stop => self.stopping = true,

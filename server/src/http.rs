@@ -13,15 +13,18 @@ use crate::{
     uplink::Uplinks,
 };
 
+mod agents;
 mod alerts;
 mod auth;
 mod connections;
 mod cors;
 mod devices;
+mod durable;
 mod error;
 mod extract;
 mod health;
 mod history;
+mod idempotency;
 mod metrics;
 mod page;
 mod rules;
@@ -90,12 +93,16 @@ pub fn router(shared: Shared) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::text))
+        .route("/api/v1/agents", get(agents::list))
         .route("/api/v1/connections", get(connections::list))
         .route("/api/v1/connections/{id}/log", put(connections::log))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one))
         .route("/api/v1/devices/{id}/telemetry", get(history::read))
         .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/alerts/{id}/acknowledge", post(alerts::acknowledge))
+        .route("/api/v1/alerts/{id}/resolve", post(alerts::resolve))
+        .route("/api/v1/alerts/{id}/shelve", post(alerts::shelve))
         .route("/api/v1/rules", get(rules::list))
         .route("/api/v1/rules/{name}", get(rules::one).put(rules::put).delete(rules::delete))
         .route("/api/v1/telemetry", post(telemetry::post))

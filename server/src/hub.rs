@@ -15,7 +15,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use valtronics_protocol::close::CloseCode;
+use valtronics_protocol::{close::CloseCode, id::DeviceId};
 
 use crate::{
     auth::{Claims, Scopes},
@@ -66,7 +66,8 @@ pub struct HubLimits {
 #[derive(Debug)]
 pub struct Hub {
     limits: HubLimits,
-    subscribers: HashMap<SessionId, Subscriber, RandomState>,
+    /// In boxes: a map has room for twice as many as it holds.
+    subscribers: HashMap<SessionId, Box<Subscriber>, RandomState>,
     projections: Projections,
     live: Index,
     historical: Index,
@@ -154,7 +155,7 @@ impl Hub {
             endpoint: Vec::new(),
             backlog: Backlog::default(),
         };
-        self.subscribers.insert(session, subscriber);
+        self.subscribers.insert(session, Box::new(subscriber));
     }
 
     /// Lets go of a connection.
@@ -163,6 +164,13 @@ impl Hub {
         self.reindex(session);
         self.subscribers.remove(&session);
         self.pages.retain(|page| page.session != session);
+    }
+
+    /// Tells whether anybody gets telemetry of a device.
+    #[must_use]
+    pub fn is_watched(&self, device: DeviceId) -> bool {
+        let target = self.live.of(device).chain(self.historical.of(device)).next();
+        target.is_some() || self.throttles.has(device)
     }
 
     /// Sends live readings of a device, in the order in which they came.
@@ -257,10 +265,8 @@ impl Hub {
 
     /// Sends events that have just been published.
     pub fn events_published(&mut self, state: &State, now: Instant) {
-        let waits = |(session, subscriber): (&SessionId, &Subscriber)| {
-            (!subscriber.is_promised()).then_some(*session)
-        };
-        let sessions: Vec<SessionId> = self.subscribers.iter().filter_map(waits).collect();
+        let waiting = self.subscribers.iter().filter(|(_, subscriber)| !subscriber.is_promised());
+        let sessions: Vec<SessionId> = waiting.map(|(session, _)| *session).collect();
         for session in sessions {
             self.pump(session, state, now);
         }

@@ -10,9 +10,15 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use valtronics_protocol::{event::Status, id::DeviceId, time::UnixMillis, uplink::Ack};
+use valtronics_protocol::{
+    counters::Counters, event::Status, id::DeviceId, time::UnixMillis, uplink::Ack,
+};
 
-use crate::commit::{Lost, QueueKey, Row};
+use crate::{
+    commit::{Lost, QueueKey, Row},
+    tally::{AgentId, Tally},
+    used_key::Once,
+};
 
 pub mod json;
 pub mod names;
@@ -35,6 +41,14 @@ pub struct Batch {
     pub permit: Option<OwnedSemaphorePermit>,
     /// How many timestamps were replaced.
     pub replaced: u64,
+    /// Whose it is, and what was counted of it.
+    pub agent: Option<AgentId>,
+    /// What its connection has counted.
+    pub tally: Tally,
+    /// What the agent itself has counted.
+    pub reported: Option<Box<Counters>>,
+    /// The key under which it is taken in once only.
+    pub once: Option<Box<Once>>,
     /// The readings go ahead of their numbered ones: shown, not stored.
     pub preview: bool,
 }
@@ -95,6 +109,12 @@ pub struct OpenQueue {
 pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 impl Batch {
+    /// Tells whether there is nothing to take in, and nothing to count.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.tally == Tally::default() && self.reported.is_none()
+    }
+
     /// Replaces a timestamp from a clock that is far ahead by the moment of receipt, and counts that;
     /// where none was given it is the moment of receipt anyway.
     pub fn plausible(&mut self, at: Option<UnixMillis>) -> UnixMillis {

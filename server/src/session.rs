@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    mem,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -89,15 +90,17 @@ pub struct Session {
 
 impl Session {
     /// Makes the session of a connection; [`Session::run`] is then its life.
+    ///
+    /// In a box: a future holds what it is called with twice.
     #[must_use]
-    pub fn new(opened: Opened, gate: Arc<Gate>, engine: PollSender<Command>) -> Self {
+    pub fn new(opened: Opened, gate: Arc<Gate>, engine: PollSender<Command>) -> Box<Self> {
         let now = clock::instant();
         let timing = Timing::new(now, &gate.limits());
         let sleep = Box::pin(tokio::time::sleep_until(timing.deadline().into()));
         let Opened { id, entry, socket, outbox, address, endpoint, token } = opened;
         let arrived = Arrived { id, entry, address, endpoint };
         let requests = Requests::new(arrived, Arc::clone(&outbox), gate, now);
-        let mut session = Self {
+        let mut session = Box::new(Self {
             socket,
             outbox,
             engine,
@@ -112,7 +115,7 @@ impl Session {
             asked: 0,
             answered: 0,
             closing: false,
-        };
+        });
         if let Some(token) = token {
             session.requests.authenticate_from_header(token);
         }
@@ -120,7 +123,7 @@ impl Session {
     }
 
     /// Serves the connection until it ends.
-    pub async fn run(mut self) {
+    pub async fn run(mut self: Box<Self>) {
         // A panic ends this connection alone; the engine must still let go of it.
         poll_fn(|cx| {
             let polled = catch_unwind(AssertUnwindSafe(|| self.poll(cx)));
@@ -131,15 +134,16 @@ impl Session {
         })
         .await;
         self.outbox.end();
-        if let Some(detach) = self.requests.leave() {
+        if let Some(session) = self.requests.leave() {
             // When the engine has ended there is nobody to tell.
             if poll_fn(|cx| self.engine.poll_reserve(cx)).await.is_ok() {
-                let _ = self.engine.send_item(detach);
+                let _ = self.engine.send_item(Command::Detach(session));
             }
         }
         let format = self.outbox.format();
         let last = std::iter::from_fn(|| next_frame(&mut self.outgoing, format)).collect();
-        self.socket.end(last).await;
+        // In a box of its own, which is there for the goodbye only.
+        Box::pin(self.socket.end(last)).await;
     }
 
     /// Does all that can be done now; ready when the connection is to end.
@@ -227,7 +231,7 @@ impl Session {
                 self.outbox.close(Close { code, reason });
             }
         }
-        for command in self.requests.commands.drain(..) {
+        for command in mem::take(&mut self.requests.commands) {
             self.asked += u64::from(command.is_answered());
             self.commands.push_back(command);
         }
@@ -249,6 +253,10 @@ impl Session {
                 }
             }
             moved = true;
+        }
+        if self.commands.is_empty() {
+            // A connection that is idle keeps no room for what it asked once.
+            self.commands.shrink_to_fit();
         }
         moved
     }
@@ -356,3 +364,19 @@ impl Session {
 
 /// How often a session goes around before others have their turn.
 const MAX_ROUNDS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are thousands of them, mostly silent.
+    #[test]
+    fn an_idle_session_is_small() {
+        fn size_of_call<F: Future>(_: fn(Box<Session>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size_of::<Session>() <= 1088, "{}", size_of::<Session>());
+        let life = size_of_call(Session::run);
+        assert!(life <= 128, "{life}");
+    }
+}

@@ -15,16 +15,18 @@ use valtronics_protocol::{
 
 use crate::{
     commit::{
-        CommittedAlert, CommittedEvent, MetricIndex, Oldest, RegisteredDevice, RegisteredMetric,
-        RegistryChange,
+        AlertDraft, CommittedAlert, CommittedEvent, MetricIndex, Oldest, RegisteredDevice,
+        RegisteredMetric, RegistryChange,
     },
     domain::{
         alerts::{Alerts, RuleIndex},
+        freshness::Freshness,
         status::Health,
     },
 };
 
 mod event_log;
+mod silence;
 
 pub use event_log::{EventLog, LoggedEvent, RING, encode};
 
@@ -55,6 +57,8 @@ pub struct Device {
     pub health: Health,
     /// The last change of its status that is committed.
     pub status: Option<DeviceStatusUpdate>,
+    /// The alert rules that watch its status.
+    pub rules: Vec<RuleIndex>,
 }
 
 /// A metric of a device.
@@ -66,6 +70,8 @@ pub struct Metric {
     pub unit: Arc<str>,
     /// Its newest value.
     pub last: Option<LastValue>,
+    /// Whether it is heard as often as it usually is.
+    pub freshness: Freshness,
     /// The alert rules that watch it.
     pub rules: Vec<RuleIndex>,
 }
@@ -172,7 +178,7 @@ impl Device {
     fn new(registered: RegisteredDevice) -> Self {
         let key = registered.key().into();
         let (metrics, health) = (Vec::new(), Health::default());
-        Self { registered, key, metrics, health, status: None }
+        Self { registered, key, metrics, health, status: None, rules: Vec::new() }
     }
 
     fn register(&mut self, registered: RegisteredMetric) {
@@ -182,14 +188,36 @@ impl Device {
             known.unit = unit;
         } else {
             assert_eq!(at, self.metrics.len(), "indices have no holes");
-            self.metrics.push(Metric { name, unit, last: None, rules: Vec::new() });
+            let (freshness, rules) = (Freshness::default(), Vec::new());
+            self.metrics.push(Metric { name, unit, last: None, freshness, rules });
         }
     }
 
-    /// Finds the rules that watch each of its metrics.
-    pub fn watch(&mut self, alerts: &Alerts) {
-        for metric in &mut self.metrics {
-            metric.rules = alerts.rules_for(&self.registered.name, &self.key, &metric.name);
+    /// Finds the rules that watch it and its metrics, and has them begin.
+    pub fn watch(&mut self, alerts: &mut Alerts, now: UnixMillis, out: &mut Vec<AlertDraft>) {
+        for index in (0..).map(MetricIndex).take(self.metrics.len()) {
+            self.watch_metric(index, alerts, now);
+        }
+        self.rules = alerts.rules_for_status(&self.registered.name, &self.key);
+        let Some(status) = self.health.announced() else {
+            return;
+        };
+        let since = self.status.as_ref().filter(|update| update.new_status == status);
+        let at = since.map_or(now, |update| update.timestamp.min(now));
+        for rule in &self.rules {
+            alerts.observe_status(*rule, self.id(), status, (at, now), out);
+        }
+    }
+
+    /// Finds the rules that watch a metric, and has them begin.
+    pub fn watch_metric(&mut self, index: MetricIndex, alerts: &mut Alerts, now: UnixMillis) {
+        let (id, name, key) = (self.id(), &self.registered.name, &self.key);
+        if let Some(metric) = self.metrics.get_mut(index.0 as usize) {
+            metric.rules = alerts.rules_for(name, key, &metric.name);
+            let last = metric.last.as_ref().map(|last| (&last.value, last.effective_at));
+            for rule in &metric.rules {
+                alerts.watch(*rule, id, last, now);
+            }
         }
     }
 

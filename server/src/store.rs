@@ -7,10 +7,21 @@
 use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, Transaction, params};
-use valtronics_protocol::{filter::Channel, id::Seq, time::UnixMillis};
+use valtronics_protocol::{
+    event::Alert,
+    filter::Channel,
+    id::{AlertId, Seq},
+    time::UnixMillis,
+};
 
-use crate::commit::{Commit, Committed, CommittedEvent, Oldest, QueueKey, Row, RuleChange};
+use crate::{
+    commit::{Commit, Committed, CommittedEvent, Oldest, QueueKey, Row, RuleChange},
+    used_key::UsedKey,
+};
 
+mod agents;
+mod alerts;
+mod ballast;
 mod chunk;
 mod column;
 mod compact;
@@ -18,6 +29,7 @@ mod error;
 mod events;
 mod history;
 mod journal;
+mod past;
 mod prune;
 mod registry;
 mod restore;
@@ -28,10 +40,13 @@ mod summary;
 mod tests;
 mod uplinks;
 
+pub use alerts::{AlertPage, WantedAlerts};
+use ballast::Ballast;
 pub use compact::{Change, Compactor};
 pub use error::StoreError;
 use events::{Numbering, Positions};
 pub use history::{Cursor, Gap, Page, Points, Query, Reader};
+pub use past::{Past, past};
 use registry::Registry;
 pub use registry::{RegisterError, Registered, RegistryLimits};
 pub use restore::Restored;
@@ -46,6 +61,7 @@ pub struct Store {
     /// When the last commit was, by the server's clock, but later with each commit:
     /// so a reader can go on from where another ended.
     arrived: UnixMillis,
+    ballast: Ballast,
     _lock: std::fs::File,
 }
 
@@ -61,7 +77,8 @@ impl Store {
         let restored = restore::load(&db, &registry)?;
         let positions = Positions::load(&db, &restored)?;
         let arrived = history::last_arrived(&db)?;
-        Ok((Self { db, registry, positions, arrived, _lock: lock }, restored))
+        let ballast = Ballast::new(dir);
+        Ok((Self { db, registry, positions, arrived, ballast, _lock: lock }, restored))
     }
 
     /// Looks names up, or brings them into being in this order.
@@ -76,7 +93,22 @@ impl Store {
         limits: RegistryLimits,
         now: UnixMillis,
     ) -> Result<Registered, RegisterError> {
-        self.registry.register(&mut self.db, registrant, wanted, limits, now)
+        let registered = self.registry.register(&mut self.db, registrant, wanted, limits, now);
+        match registered {
+            Err(RegisterError::Store(StoreError::DiskFull)) if self.ballast.let_go() => {
+                self.registry.register(&mut self.db, registrant, wanted, limits, now)
+            }
+            registered => registered,
+        }
+    }
+
+    /// Tells whether the room that is kept for a full disk is needed: it is taken again when there
+    /// is enough.
+    pub fn is_short(&mut self) -> bool {
+        if self.ballast.is_missed() {
+            self.ballast.take();
+        }
+        self.ballast.is_missed()
     }
 
     /// Makes a commit durable: all of it or nothing.
@@ -84,16 +116,32 @@ impl Store {
     /// # Errors
     /// When the store cannot write; the same commit may be tried again.
     pub fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
+        match self.try_commit(commit) {
+            Err(StoreError::DiskFull) if self.ballast.let_go() => self.try_commit(commit),
+            tried => tried,
+        }
+    }
+
+    fn try_commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         let transaction = self.db.transaction()?;
         let arrived = commit.received_at.max(UnixMillis(self.arrived.0 + 1));
         if !commit.readings.is_empty() {
             write_readings(&transaction, arrived, &commit.readings)?;
         }
         for (key, number) in &commit.queues {
-            write_number(&transaction, key, *number)?;
+            write_number(&transaction, key, *number, commit.received_at)?;
         }
         for change in &commit.rules {
             write_rule(&transaction, change)?;
+        }
+        for change in &commit.agents {
+            agents::write(&transaction, change)?;
+        }
+        for used in &commit.keys {
+            write_key(&transaction, used)?;
+        }
+        for (key, json) in &commit.watches {
+            alerts::write_watch(&transaction, key, json.as_deref())?;
         }
         for lost in &commit.lost {
             uplinks::write_lost(&transaction, lost, arrived)?;
@@ -138,6 +186,22 @@ impl Store {
         most: usize,
     ) -> Result<Vec<CommittedEvent>, StoreError> {
         events::after(&self.db, channel, after, most)
+    }
+
+    /// Reads alerts, newest first: those that are wanted among some of all.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn alerts(&self, wanted: &WantedAlerts) -> Result<AlertPage, StoreError> {
+        alerts::list(&self.db, wanted)
+    }
+
+    /// Reads an alert.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
+        alerts::one(&self.db, id)
     }
 
     /// Returns the oldest events that are held.
@@ -185,15 +249,24 @@ fn write_number(
     transaction: &Transaction<'_>,
     key: &QueueKey,
     number: u64,
+    now: UnixMillis,
 ) -> Result<(), StoreError> {
     // Numbers are unsigned and SQLite's are not: what looks negative is above what does not.
     transaction
         .prepare_cached(
-            "INSERT INTO queues (sub, queue, lane, number) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET number = excluded.number
+            "INSERT INTO queues (sub, queue, lane, number, seen_at) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET number = excluded.number, seen_at = excluded.seen_at
              WHERE (excluded.number < 0, excluded.number) > (number < 0, number)",
         )?
-        .execute(params![&*key.sub, &*key.queue, key.lane as u8, number.cast_signed()])?;
+        .execute(params![&*key.sub, &*key.queue, key.lane as u8, number.cast_signed(), now.0])?;
+    Ok(())
+}
+
+fn write_key(transaction: &Transaction<'_>, used: &UsedKey) -> Result<(), StoreError> {
+    // One that is older than a day may still be there.
+    let sql = "INSERT OR REPLACE INTO used_keys (sub, key, body, at) VALUES (?1, ?2, ?3, ?4)";
+    let UsedKey { sub, key, body, at } = used;
+    transaction.prepare_cached(sql)?.execute(params![&**sub, key.0, body.0, at.0])?;
     Ok(())
 }
 

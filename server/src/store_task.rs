@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,10 @@ use crate::{
     store::{self, Change, RegistryLimits, Store, StoreError},
 };
 
+mod health;
+
+pub use health::Health;
+
 /// How long to wait before a commit that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How many requests for names may wait: each uplink asks one at a time.
@@ -31,6 +35,8 @@ const REQUESTS: usize = 64;
 const PAGE: usize = 128;
 /// How many requests for pages may wait: the rest waits in the hub, one a connection and channel.
 const PAGES: usize = 16;
+/// How many looks may wait: one a request over HTTP, and whoever finds no room waits.
+const LOOKS: usize = 16;
 /// How often last values are written down, so that a start has little to replay.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How soon the next slice of what is old goes: a call deletes 1,000 commits, and at most 50 a
@@ -86,12 +92,21 @@ struct Request {
     answer: oneshot::Sender<Result<Vec<Named>, RegisterError>>,
 }
 
+/// A look at what is stored, in the store's turn.
+type Look = Box<dyn FnOnce(&Store) + Send>;
+
+/// The store has ended, or cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store cannot be read now")]
+pub struct Unreadable;
+
 /// The way to the store.
 #[derive(Clone)]
 pub struct StoreHandle {
+    looks: mpsc::Sender<Look>,
     requests: mpsc::Sender<Request>,
     changes: mpsc::Sender<Compaction>,
-    writable: Arc<AtomicBool>,
+    health: watch::Receiver<Health>,
     commits: Arc<AtomicU64>,
     damaged: Arc<AtomicU64>,
 }
@@ -143,10 +158,28 @@ impl StoreHandle {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the last commit succeeded.
+    /// Looks at what is stored: nothing is committed meanwhile, so it has to be short.
+    ///
+    /// # Errors
+    /// When the store has ended or cannot be read.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Unreadable> {
+        let (answer, answered) = oneshot::channel();
+        let look = Box::new(move |store: &Store| {
+            let read = look(store).inspect_err(|error| tracing::error!(%error, "cannot be read"));
+            // Whoever asked may have gone.
+            let _ = answer.send(read.map_err(|_| Unreadable));
+        });
+        self.looks.send(look).await.map_err(|_| Unreadable)?;
+        answered.await.map_err(|_| Unreadable)?
+    }
+
+    /// Tells whether the store can do its work.
     #[must_use]
-    pub fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
+    pub fn health(&self) -> Health {
+        *self.health.borrow()
     }
 
     /// Returns how many commits have succeeded since the start.
@@ -166,7 +199,8 @@ pub struct StoreTask {
     commits: mpsc::Receiver<Commit>,
     pages: mpsc::Receiver<PageRequest>,
     changes: mpsc::Receiver<Compaction>,
-    writable: Arc<AtomicBool>,
+    health: health::Teller,
+    looks: mpsc::Receiver<Look>,
     committed: Arc<AtomicU64>,
 }
 
@@ -190,9 +224,11 @@ impl StoreTask {
         // The engine sends a commit only when the one before is done.
         let (commits, commits_rx) = mpsc::channel(1);
         let (pages, pages_rx) = mpsc::channel(PAGES);
+        let (looks, looks_rx) = mpsc::channel(LOOKS);
         // Compaction waits for each.
         let (changes, changes_rx) = mpsc::channel(1);
-        let (writable, committed) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        let (teller, health) = health::Teller::new();
+        let committed = Arc::default();
         let task = Self {
             store: Some(store),
             limits,
@@ -200,12 +236,14 @@ impl StoreTask {
             requests: requests_rx,
             commits: commits_rx,
             pages: pages_rx,
+            looks: looks_rx,
             changes: changes_rx,
-            writable: Arc::clone(&writable),
+            health: teller,
             committed: Arc::clone(&committed),
         };
         let (commits_done, damaged) = (committed, Arc::default());
-        let handle = StoreHandle { requests, changes, writable, commits: commits_done, damaged };
+        let handle =
+            StoreHandle { looks, requests, changes, health, commits: commits_done, damaged };
         (task, handle, EngineWays { commits, pages })
     }
 
@@ -221,6 +259,7 @@ impl StoreTask {
                 Some(request) = self.requests.recv() => self.register(request, &engine).await,
                 Some(request) = self.pages.recv() => self.read_page(request, &engine).await,
                 Some(compaction) = self.changes.recv() => self.compact(compaction).await,
+                Some(look) = self.looks.recv() => self.with(move |store| look(store)).await,
                 commit = self.commits.recv(), if failed.is_none() => match commit {
                     Some(commit) => failed = self.commit(commit, &engine).await,
                     None => break,
@@ -259,28 +298,21 @@ impl StoreTask {
 
     /// Commits; returns the commit when it has to be tried again.
     async fn commit(&mut self, commit: Commit, engine: &EngineHandle) -> Option<Commit> {
-        let (commit, result) = self
+        let (commit, result, short) = self
             .with(move |store| {
                 let result = store.commit(&commit);
-                (commit, result)
+                (commit, result, store.is_short())
             })
             .await;
+        self.health.tell(&result, short);
         match result {
             Ok(committed) => {
                 self.committed.fetch_add(1, Ordering::Relaxed);
-                if !self.writable.swap(true, Ordering::Relaxed) {
-                    tracing::info!("the store can write again");
-                }
                 // An engine that has ended waits for nothing.
                 let _ = engine.send(Input::Committed(committed)).await;
                 None
             }
-            Err(error) => {
-                if self.writable.swap(false, Ordering::Relaxed) {
-                    tracing::error!(%error, "the store cannot write: nothing is acknowledged until it can");
-                }
-                Some(commit)
-            }
+            Err(_) => Some(commit),
         }
     }
 
@@ -314,7 +346,7 @@ impl StoreTask {
             Err(store::RegisterError::Limit(full)) => Err(RegisterError::Full(full)),
             Err(store::RegisterError::Forbidden(why)) => Err(RegisterError::Forbidden(why)),
             Err(store::RegisterError::Store(error)) => {
-                tracing::error!(%error, "the store cannot take new names");
+                self.health.tell::<()>(&Err(error), true);
                 Err(RegisterError::Unavailable)
             }
         };
@@ -338,7 +370,7 @@ impl StoreTask {
                 more
             }
             Err(error) => {
-                tracing::warn!(%error, "the store could not be tidied; it is tried again in a minute");
+                self.health.tell::<()>(&Err(error), true);
                 false
             }
         }

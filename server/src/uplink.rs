@@ -20,17 +20,19 @@ use crate::{
     auth::{Claims, Scope, refused_sub},
     clock,
     engine::{EngineHandle, Input, NotOpened},
-    ingest::{Batch, OpenQueue, Ticket},
+    ingest::{Batch, OpenQueue},
     message::to_message,
     session::{Entry, Gate},
     socket::{Broken, Message, Socket, close_message},
     store_task::StoreHandle,
+    tally::AgentId,
     timing::{Due, Timing},
 };
 
 mod acks;
 mod agent;
 mod frames;
+mod introduce;
 mod names;
 
 use acks::Acks;
@@ -66,6 +68,8 @@ pub struct Uplink {
     socket: Socket,
     entry: Entry,
     address: IpAddr,
+    /// Under which it is counted, once it is known.
+    agent: Option<AgentId>,
     dialect: Dialect,
     shared: Arc<Uplinks>,
     window: Arc<Semaphore>,
@@ -124,7 +128,7 @@ impl Uplink {
         shared: Arc<Uplinks>,
     ) -> Self {
         let window = Arc::new(Semaphore::new(WINDOW_BYTES));
-        Self { socket, entry, address, dialect, shared, window, waiting: None }
+        Self { socket, entry, address, agent: None, dialect, shared, window, waiting: None }
     }
 
     /// Serves the connection until it ends.
@@ -139,6 +143,7 @@ impl Uplink {
                 let served = AssertUnwindSafe(self.serve(admitted)).catch_unwind().await;
                 let internal = |_| End::Close(CloseCode::Internal, String::new());
                 let end = served.unwrap_or_else(internal);
+                self.gone().await;
                 if let Some(name) = gateway.clone() {
                     let gone = Input::Gateway { sub: Arc::clone(&sub), name, connected: false };
                     // Without an engine the server is stopping.
@@ -194,6 +199,7 @@ impl Uplink {
             let here = Input::Gateway { sub, name, connected: true };
             self.shared.engine.send(here).await.map_err(|_| stopping())?;
         }
+        self.introduce(&admitted, &hello).await?;
         admitted.taken_over.mark_unchanged();
         Ok(admitted)
     }
@@ -210,6 +216,9 @@ impl Uplink {
                 (refusal, End::Close(CloseCode::Forbidden, why.into()))
             }
             Err(fault) => {
+                let now = clock::instant();
+                // The address may be shut out of `/ws`; agents notice nothing of it.
+                self.shared.gate.admission().refused_token(self.address, token, fault, now);
                 let sub = refused_sub(token, fault);
                 self.shared.gate.monitor.refusals.auth(self.address, sub.as_deref(), fault);
                 let reason = serde_json::to_value(fault).ok();
@@ -266,12 +275,14 @@ impl Uplink {
                 Ok(()) = acks.progress.changed(), if acks.told != frames.admitted.accepted => {
                     acks.due = true;
                 }
-                Ok(()) = taken_over.changed() => {
-                    let why = "a newer connection has taken this queue over";
-                    return End::Close(CloseCode::Forbidden, why.into());
-                }
+                Ok(()) = taken_over.changed() => {}
                 () = &mut stopped => return stopping(),
                 () = &mut alarm => {}
+            }
+            // Before any acknowledgement: what the newer connection commits is not this one's.
+            if *taken_over.borrow() {
+                let why = "a newer connection has taken this queue over";
+                return End::Close(CloseCode::Forbidden, why.into());
             }
             if let Err(end) = self.send_due(&mut acks, &mut timing).await {
                 return end;
@@ -328,9 +339,9 @@ impl Uplink {
             // It waits for no room: it is there for when there is none.
             let batch = Batch { arrived_at, ..received.batch };
             self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
-        } else if !received.batch.items.is_empty() || received.batch.ticket.is_some() {
+        } else if !received.batch.is_empty() {
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-            let batch = Batch { arrived_at, ..received.batch };
+            let batch = Batch { arrived_at, agent: self.agent, ..received.batch };
             match Arc::clone(&self.window).try_acquire_many_owned(permits) {
                 Ok(permit) => self.take_in(batch, permit).await?,
                 Err(_) => self.waiting = Some(Waiting { batch, permits }),
@@ -352,17 +363,4 @@ impl Uplink {
 /// Makes the answer to a message that was refused.
 fn refusal(error: ErrorCode, message: impl Into<String>, seq: Option<u64>) -> Message {
     to_message(&ServerMessage::Error(Refusal { error, message: message.into(), seq }), Format::Json)
-}
-
-/// Makes the ticket of a batch that reaches these numbers.
-fn ticket(
-    progress: &Arc<watch::Sender<Ack>>,
-    reached: Ack,
-    queue: Option<&OpenQueue>,
-) -> Option<Ticket> {
-    (reached != Ack::default()).then(|| Ticket {
-        progress: Arc::clone(progress),
-        reached,
-        queue: queue.cloned(),
-    })
 }

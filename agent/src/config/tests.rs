@@ -73,8 +73,8 @@ fn a_mistake_names_file_line_and_key() {
             "gw.toml:3: serial.pattern: at letter 1: a { without its }",
         ),
         (
-            "[[serial]]\nport = \"/dev/x\"\nformat = \"nmea\"",
-            "gw.toml:3: serial.format: format \"nmea\" is not supported by this version",
+            "[[serial]]\nport = \"/dev/x\"\nformat = \"sml\"",
+            "gw.toml:3: serial.format: expected one of json, csv, kv, pattern, nmea, vedirect, dsmr",
         ),
         (
             "[uplink]\nurl = \"http://x\"\ntoken_file = \"token\"",
@@ -102,5 +102,24 @@ fn a_mistake_names_file_line_and_key() {
         let shown = Config::load(&path).unwrap_err().to_string();
         let shown = shown.replace(&format!("{}/", dir.path().display()), "");
         assert!(shown.starts_with(expected), "{text}\n{shown}\n{expected}");
+    }
+}
+
+#[test]
+fn a_deadband_says_how_long_a_device_may_keep_still() {
+    let source = "[[serial]]\nport = \"/dev/x\"\n";
+    for (keys, minutes) in [
+        ("", None),
+        ("deadband = 0.5", Some(15)),
+        ("deadband = 0.5\nevery = \"10m\"", Some(30)),
+        ("deadband = 0.5\noffline_after = \"2m\"", Some(2)),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gw.toml");
+        std::fs::write(dir.path().join("token"), "t").unwrap();
+        std::fs::write(&path, format!("{source}{keys}")).unwrap();
+        let expected = minutes.map(|minutes| std::time::Duration::from_secs(60 * minutes));
+        let config = Config::load(&path).unwrap();
+        assert_eq!(config.sources[0].offline_after, expected, "{keys}");
     }
 }

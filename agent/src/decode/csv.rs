@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::Arc};
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 use valtronics_protocol::value::Value;
 
-use super::{Context, Label, Outcome, Sample, is_nothing, kv};
+use super::{Context, Outcome, Sample, context::Label, is_nothing, kv};
 
 /// The most columns of a line; what stands behind them is not read.
 const MAX_COLUMNS: usize = 256;

@@ -10,10 +10,10 @@ pub const MAX_LINE_BYTES: usize = 4096;
 /// What a line turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A line of text without its end.
-    Line(&'a str),
-    /// No text, or too long; the cause says which.
-    Damaged(&'static str),
+    /// A line without its end; never empty.
+    Line(&'a [u8]),
+    /// It is longer than [`MAX_LINE_BYTES`].
+    TooLong,
 }
 
 /// The line that is not complete yet.
@@ -21,49 +21,62 @@ pub enum Frame<'a> {
 pub struct Lines {
     partial: Vec<u8>,
     too_long: bool,
+    /// `partial` was handed out.
+    done: bool,
 }
 
 impl Lines {
-    /// Takes bytes and hands on each line that they complete.
-    pub fn feed(&mut self, mut bytes: &[u8], each: &mut impl FnMut(Frame<'_>)) {
-        while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
-            let (line, rest) = bytes.split_at(end);
-            bytes = rest.get(1..).unwrap_or_default();
-            if self.partial.is_empty() && !self.too_long && line.len() <= MAX_LINE_BYTES {
-                emit(line, each);
-                continue;
-            }
-            self.keep(line, each);
-            if !std::mem::take(&mut self.too_long) {
-                emit(&self.partial, each);
-            }
+    /// Takes bytes until they complete a line; `None` when they are used up.
+    pub fn next<'a, 'b: 'a>(&'a mut self, bytes: &mut &'b [u8]) -> Option<Frame<'a>> {
+        if std::mem::take(&mut self.done) {
             self.partial.clear();
         }
-        self.keep(bytes, each);
+        while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (line, rest) = bytes.split_at(end);
+            if self.too_long {
+                // Its end at last.
+                self.too_long = false;
+            } else if self.partial.len() + line.len() > MAX_LINE_BYTES {
+                self.partial.clear();
+                *bytes = rest.get(1..).unwrap_or_default();
+                return Some(Frame::TooLong);
+            } else if !self.partial.is_empty() {
+                self.partial.extend_from_slice(line);
+                *bytes = rest.get(1..).unwrap_or_default();
+                self.done = true;
+                return Some(Frame::Line(&self.partial));
+            } else if !line.is_empty() {
+                *bytes = rest.get(1..).unwrap_or_default();
+                return Some(Frame::Line(line));
+            }
+            *bytes = rest.get(1..).unwrap_or_default();
+        }
+        self.keep(std::mem::take(bytes))
     }
 
-    fn keep(&mut self, bytes: &[u8], each: &mut impl FnMut(Frame<'_>)) {
+    fn keep(&mut self, bytes: &[u8]) -> Option<Frame<'static>> {
         if self.too_long {
-            return;
+            return None;
         }
         if self.partial.len() + bytes.len() > MAX_LINE_BYTES {
             self.too_long = true;
             self.partial.clear();
-            each(Frame::Damaged("a line of more than 4096 bytes"));
-        } else {
-            self.partial.extend(bytes);
+            return Some(Frame::TooLong);
         }
+        self.partial.extend_from_slice(bytes);
+        None
     }
 }
 
-fn emit(line: &[u8], each: &mut impl FnMut(Frame<'_>)) {
-    if line.is_empty() {
-        return;
-    }
+/// Returns the text of a line.
+///
+/// # Errors
+/// Why it is none.
+pub fn text(line: &[u8]) -> Result<&str, &'static str> {
     match std::str::from_utf8(line) {
-        Ok(line) if line.contains('\0') => each(Frame::Damaged("a line with NUL bytes")),
-        Ok(line) => each(Frame::Line(line)),
-        Err(_) => each(Frame::Damaged("a line that is no UTF-8")),
+        Ok(line) if line.contains('\0') => Err("a line with NUL bytes"),
+        Ok(line) => Ok(line),
+        Err(_) => Err("a line that is no UTF-8"),
     }
 }
 
@@ -73,8 +86,13 @@ mod tests {
 
     fn frames(bytes: &[u8], piece: usize) -> Vec<String> {
         let (mut lines, mut found) = (Lines::default(), Vec::new());
-        for piece in bytes.chunks(piece) {
-            lines.feed(piece, &mut |frame| found.push(format!("{frame:?}")));
+        for mut piece in bytes.chunks(piece) {
+            while let Some(frame) = lines.next(&mut piece) {
+                found.push(match frame {
+                    Frame::Line(line) => format!("{:?}", text(line)),
+                    Frame::TooLong => "too long".into(),
+                });
+            }
         }
         found
     }
@@ -88,23 +106,26 @@ mod tests {
         assert_eq!(
             whole,
             [
-                "Line(\"a=1\")",
-                "Line(\"b=2\")",
-                "Damaged(\"a line that is no UTF-8\")",
-                "Damaged(\"a line with NUL bytes\")",
-                "Damaged(\"a line of more than 4096 bytes\")",
-                "Line(\"last\")",
+                "Ok(\"a=1\")",
+                "Ok(\"b=2\")",
+                "Err(\"a line that is no UTF-8\")",
+                "Err(\"a line with NUL bytes\")",
+                "too long",
+                "Ok(\"last\")",
             ]
         );
         for piece in [1, 2, 7, 16, 64] {
             assert_eq!(frames(&bytes, piece), whole, "{piece}");
         }
         let mut lines = Lines::default();
-        let mut reported = Vec::new();
+        let mut reported = 0;
         for _ in 0..1000 {
-            lines.feed(&[b'y'; 10_000], &mut |frame| reported.push(format!("{frame:?}")));
+            let mut garbage: &[u8] = &[b'y'; 10_000];
+            while lines.next(&mut garbage).is_some() {
+                reported += 1;
+            }
         }
-        assert_eq!(reported, ["Damaged(\"a line of more than 4096 bytes\")"]);
+        assert_eq!(reported, 1);
         assert!(lines.partial.capacity() <= 2 * MAX_LINE_BYTES);
     }
 }

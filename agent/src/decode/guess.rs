@@ -1,7 +1,7 @@
 //! Finds the format of a device from its first lines.
 //!
-//! A JSON object decides at once, and so does a line of nothing but two or more labels with
-//! numbers. Otherwise two lines must agree, because boot messages have labels too (`load:0x40,
+//! A JSON object decides at once, and so do a sentence of NMEA 0183 with its checksum, an object in
+//! a telegram of DSMR, and a line of nothing but two or more labels with numbers. Otherwise two lines must agree, because boot messages have labels too (`load:0x40,
 //! len:1184`). It never changes its mind. Nothing is lost by it: the last lines are kept, with the
 //! moments at which they came, until it has decided.
 
@@ -12,8 +12,11 @@ use valtronics_protocol::{time::UnixMillis, value::Value};
 use super::{
     Context, Format, Outcome,
     csv::{self, Csv},
+    dsmr::{self, Dsmr},
     json,
     kv::{self, Pairs},
+    nmea::{self, Nmea},
+    vedirect::{self, Vedirect},
 };
 
 /// How many lines are kept: whatever boots before the first reading is not kept for ever.
@@ -72,6 +75,20 @@ impl Guess {
         let (mut context, mut out) = (Context::default(), Vec::new());
         if json::line(line, &mut context, &mut out) == Outcome::Good && !out.is_empty() {
             return Some((Format::Json, 0));
+        }
+        if nmea::is_sentence(line) {
+            return Some((Format::Nmea(Nmea::default()), self.kept.len()));
+        }
+        if dsmr::is_object(line)
+            && let Some(begin) = self.kept.iter().rposition(|(_, kept)| kept.starts_with('/'))
+        {
+            return Some((Format::Dsmr(Dsmr::default()), begin));
+        }
+        if vedirect::is_line(line)
+            && let Some((_, before)) = self.kept.last()
+            && vedirect::is_line(before)
+        {
+            return Some((Format::Vedirect(Vedirect::default()), self.kept.len() - 1));
         }
         if let Some((labels, is_clear)) = labels(line) {
             let agrees = |(_, kept): &Kept| {

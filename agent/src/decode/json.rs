@@ -13,7 +13,7 @@ use valtronics_protocol::{
     value::Value,
 };
 
-use super::{Context, Outcome, Sample, is_nothing, local_name};
+use super::{Context, Outcome, Sample, context::local_name, is_nothing};
 
 /// The deepest nesting whose values are read: names get longer with each.
 const MAX_DEPTH: usize = 8;

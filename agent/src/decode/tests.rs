@@ -262,7 +262,8 @@ fn guesses_from_the_first_lines_and_loses_nothing() {
 #[test]
 fn payloads_of_messages() {
     let read = |payload: &[u8]| {
-        let (mut context, mut out) = (Context { now: NOW, ..Context::default() }, Vec::new());
+        let (mut context, mut out) = (Context::default(), Vec::new());
+        context.now = NOW;
         let outcome = json::message(payload, "m", &mut context, &mut out);
         let shown = |sample: &Sample| format!("{}={}", sample.metric, sample.value);
         (outcome, out.iter().map(shown).collect::<Vec<_>>())

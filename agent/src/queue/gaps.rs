@@ -44,13 +44,10 @@ impl Gaps {
         count(&mut gap.devices, reading);
     }
 
-    /// Returns the first gap that ends after `seq`; it grows no more.
-    pub fn after(&mut self, seq: u64) -> Option<Gap> {
-        let at = self.waiting.iter().position(|gap| gap.last > seq)?;
-        if at + 1 == self.waiting.len() {
-            self.open = false;
-        }
-        self.waiting.get(at).cloned()
+    /// Returns the gaps that end after `seq`; they grow no more.
+    pub fn after(&mut self, seq: u64) -> Vec<Gap> {
+        self.open = false;
+        self.waiting.iter().filter(|gap| gap.last > seq).cloned().collect()
     }
 
     /// Lets go of what the server knows.
@@ -88,4 +85,67 @@ fn count(devices: &mut Vec<Loss>, reading: &Reading) {
     loss.from = loss.from.min(at);
     loss.to = loss.to.max(at);
     loss.readings += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use valtronics_protocol::{reading::TimeSource, value::Value};
+
+    use super::*;
+
+    fn lose(gaps: &mut Gaps, number: u64, device: &str) {
+        let reading = Reading {
+            device: device.into(),
+            metric: "t".into(),
+            value: Value::Int(1),
+            unit: None,
+            timestamp: UnixMillis(i64::try_from(number).unwrap()),
+            time_source: TimeSource::Receive,
+        };
+        gaps.lose(number, &reading, GapReason::Evicted);
+    }
+
+    fn ranges(gaps: &[Gap]) -> Vec<(u64, u64)> {
+        gaps.iter().map(|gap| (gap.first, gap.last)).collect()
+    }
+
+    #[test]
+    fn a_gap_grows_until_it_was_seen() {
+        let mut gaps = Gaps::default();
+        for (number, device) in [(1, "a"), (2, "b"), (3, "a")] {
+            lose(&mut gaps, number, device);
+        }
+        let seen = gaps.after(0);
+        assert_eq!(ranges(&seen), [(1, 3)]);
+        let loss = |name: &str, from, to, readings| Loss {
+            device: Some(name.into()),
+            from: UnixMillis(from),
+            to: UnixMillis(to),
+            readings,
+        };
+        assert_eq!(seen[0].devices, [loss("a", 1, 3, 2), loss("b", 2, 2, 1)]);
+        lose(&mut gaps, 4, "a");
+        assert_eq!(ranges(&gaps.after(3)), [(4, 4)]);
+        gaps.release(3);
+        assert_eq!(ranges(&gaps.after(0)), [(4, 4)]);
+        assert_eq!((gaps.renumber(), ranges(&gaps.after(0))), (1, vec![(1, 1)]));
+    }
+
+    #[test]
+    fn neither_gaps_nor_devices_grow_without_end() {
+        let mut gaps = Gaps::default();
+        let losses = 3 * MAX_GAP_LOSSES as u64;
+        for number in 1..=losses {
+            lose(&mut gaps, number, &number.to_string());
+        }
+        let [gap] = &gaps.after(0)[..] else { panic!() };
+        assert_eq!(gap.devices.len(), MAX_GAP_LOSSES);
+        assert_eq!(gap.devices.iter().map(|loss| loss.readings).sum::<u64>(), losses);
+        for number in losses + 1..losses + 1000 {
+            lose(&mut gaps, number, "d");
+            gaps.after(number);
+        }
+        assert_eq!(gaps.waiting.len(), GAPS);
+        assert_eq!(gaps.waiting.back().map(|gap| gap.last), Some(losses + 999));
+    }
 }

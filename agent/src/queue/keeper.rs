@@ -4,14 +4,19 @@
 //! owner, and neither a slow source nor a slow connection can hold the other up.
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
 use valtronics_protocol::time::UnixMillis;
 
 use super::{
     Chunk, Counters, Limits, Position, Queue,
     newest::{Newest, Preview},
-    timeline::{Start, Timeline},
+    timeline::{Start, Timeline, notebook::Notebook},
 };
-use crate::{clock, source::SourceEvent};
+use crate::{
+    clock,
+    source::SourceEvent,
+    tally::{Account, Ledger},
+};
 
 /// How many requests may wait: the uplink, `status` and the stopping program ask one at a time.
 const REQUESTS: usize = 8;
@@ -25,6 +30,8 @@ enum Request {
     Id(oneshot::Sender<String>),
     Renew,
     Counters(oneshot::Sender<Counters>),
+    Sent(u64, u64),
+    Account(oneshot::Sender<Account>),
 }
 
 /// How others reach the queue.
@@ -40,18 +47,22 @@ pub struct Handle {
 #[error("the queue is closed")]
 pub struct Closed;
 
-/// Makes the handle and the task, which ends with the last handle.
+/// Makes the handle and the task, which ends with the last handle; `notebook` remembers by which
+/// clock the queue is timed.
 pub fn start(
     queue: Queue,
+    notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
 ) -> (Handle, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let (seq, watched_seq) = watch::channel(0);
     let (urgent, watched_urgent) = watch::channel((0, 0));
     let keeper = Keeper {
-        queue,
+        ledger: Ledger::new(queue.counters(), clock::now()),
         newest: Newest::default(),
-        timeline: Timeline::default(),
+        timeline: notebook.read(queue.id()),
+        notebook,
+        queue,
         events,
         inbox,
         seq,
@@ -122,6 +133,22 @@ impl Handle {
         self.ask(Request::Counters).await
     }
 
+    /// Notes that `count` readings were sent, numbered from `first` on.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn sent(&self, first: u64, count: u64) -> Result<(), Closed> {
+        self.tell(Request::Sent(first, count)).await
+    }
+
+    /// Returns everything that was counted, at one moment: its sums hold.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn account(&self) -> Result<Account, Closed> {
+        self.ask(Request::Account).await
+    }
+
     /// Waits until everything that sources have sent so far is in the queue.
     ///
     /// # Errors
@@ -174,8 +201,10 @@ impl Handle {
 
 struct Keeper {
     queue: Queue,
+    ledger: Ledger,
     newest: Newest,
     timeline: Timeline,
+    notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
     inbox: mpsc::Receiver<Request>,
     seq: watch::Sender<u64>,
@@ -214,7 +243,8 @@ impl Keeper {
 
     fn take(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Readings { received, readings, receipt } => {
+            SourceEvent::Readings { source, tally, received, readings, receipt } => {
+                self.ledger.add(source, tally);
                 self.note(received);
                 for (number, reading) in (self.queue.end().seq + 1..).zip(&readings) {
                     self.newest.put(number, reading);
@@ -237,7 +267,16 @@ impl Keeper {
     /// Holds the clock that a source has read against the one that never jumps.
     fn note(&mut self, received: UnixMillis) {
         let Position { seq, event, .. } = self.queue.end();
-        self.timeline.note(received, clock::since_boot(), (seq + 1, event + 1));
+        if self.timeline.note(received, clock::since_boot(), (seq + 1, event + 1)) {
+            self.write_timeline();
+        }
+    }
+
+    /// Rare enough not to leave the task for it, and no loss where it fails.
+    fn write_timeline(&self) {
+        if let Err(error) = self.notebook.write(self.queue.id(), &self.timeline) {
+            warn!(%error, "after a restart of the agent its clock could not be corrected");
+        }
     }
 
     /// Who asked may have gone in the meantime: then the answer is for nobody.
@@ -264,12 +303,19 @@ impl Keeper {
             }
             Request::Renew => {
                 self.queue.renew();
+                self.ledger.renewed();
                 self.timeline.renumber();
+                self.write_timeline();
                 self.newest = Newest::default();
                 self.show();
             }
             Request::Counters(answer) => {
                 let _ = answer.send(self.queue.counters());
+            }
+            Request::Sent(first, count) => self.ledger.sent(first, count),
+            Request::Account(answer) => {
+                let account = self.ledger.account(self.queue.counters(), self.queue.oldest());
+                let _ = answer.send(account);
             }
             Request::Settle(answer) => {
                 while let Ok(event) = self.events.try_recv() {

@@ -9,11 +9,14 @@ const SERIES: usize = 10_000;
 /// The most readings of one preview, so that it stays a small frame; the rest is in the next one.
 const PREVIEW: usize = 3000;
 
-/// The newest reading of each series, with its number.
+/// A reading with its number.
+type Numbered = (u64, Reading);
+
+/// The newest reading of each series.
 #[derive(Debug, Default)]
 pub struct Newest {
     /// By device, then by metric: shared names are looked up without being copied.
-    devices: HashMap<Arc<str>, HashMap<Arc<str>, (u64, Reading)>>,
+    devices: HashMap<Arc<str>, HashMap<Arc<str>, Numbered>>,
     series: usize,
 }
 
@@ -21,7 +24,7 @@ pub struct Newest {
 #[derive(Debug, Default, PartialEq)]
 pub struct Preview {
     /// The newest values, in the order of their numbers.
-    pub readings: Vec<(u64, Reading)>,
+    pub readings: Vec<Numbered>,
     /// Everything up to this number is in it, or older than what is.
     pub through: u64,
 }

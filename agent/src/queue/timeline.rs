@@ -3,10 +3,14 @@
 //! A gateway without a battery starts in the past and may jump by years when it hears of the time.
 //! So the wall clock is held against the clock that counts from the machine's start: where their
 //! difference changes, a new **stretch** of numbers begins. Once a server has said what time it is,
-//! each stretch is known to be right or to be off by so much. Plain values in and out.
+//! each stretch is known to be right or to be off by so much. Plain values in and out; [`notebook`]
+//! keeps them over restarts.
+
+pub mod notebook;
 
 use std::{collections::VecDeque, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use valtronics_protocol::{reading::TimeSource, time::UnixMillis};
 
 use super::Chunk;
@@ -46,7 +50,7 @@ impl Start {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Stretch {
     first_seq: u64,
     first_event: u64,
@@ -63,17 +67,23 @@ pub struct Timeline {
 
 impl Timeline {
     /// Notes that the next numbers of both lanes are timed by a clock that said `received` when so
-    /// long had passed `since_boot`.
-    pub fn note(&mut self, received: UnixMillis, since_boot: Duration, (seq, event): (u64, u64)) {
+    /// long had passed `since_boot`; returns whether that begins a stretch.
+    pub fn note(
+        &mut self,
+        received: UnixMillis,
+        since_boot: Duration,
+        (seq, event): (u64, u64),
+    ) -> bool {
         let start = received.minus(since_boot);
         let goes_on = |last: &Stretch| (last.start.0 - start.0).abs() <= JUMP_MS;
         if self.stretches.back().is_some_and(goes_on) {
-            return;
+            return false;
         }
         self.stretches.push_back(Stretch { first_seq: seq, first_event: event, start });
         if self.stretches.len() > STRETCHES {
             self.stretches.pop_front();
         }
+        true
     }
 
     /// Takes over what a server's clock says, unless what is known is more exact and agrees.

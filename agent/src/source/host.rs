@@ -12,7 +12,7 @@ use crate::{
     clock,
     config::{fault::Fault, section::Section},
     decode::Sample,
-    normalize::{HeldBack, Normalizer, Rules},
+    normalize::{Normalizer, Rules},
 };
 
 /// How often, if nothing else is said.
@@ -65,7 +65,7 @@ pub async fn run(config: Config, mut outlet: Outlet) {
         let Ok((looked_at, samples)) = looked.await else { return };
         system = looked_at;
         let now = clock::now();
-        let readings = normalizer.readings(samples, now, &mut HeldBack::default());
+        let readings = normalizer.readings(samples, now, &mut outlet.tally);
         if outlet.send(now, readings).await.is_err() {
             return;
         }

@@ -1,6 +1,6 @@
 //! Text lines of a source: what its configuration says of them, and reading them into its outlet.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -12,9 +12,10 @@ use crate::{
     clock,
     config::{fault::Fault, section::Section},
     decode::{
-        Counts, Decoder, Format, FormatName, Sample, csv::Csv, guess::Guess, pattern::Pattern,
+        Counts, Decoder, Format, FormatName, Sample, csv::Csv, dsmr::Dsmr, guess::Guess,
+        nmea::Nmea, pattern::Pattern, vedirect::Vedirect,
     },
-    normalize::{HeldBack, Normalizer, Rules},
+    normalize::{Normalizer, Rules},
 };
 
 /// How the lines of a source are read.
@@ -52,6 +53,9 @@ impl Config {
                 (FormatName::Json, None) => Format::Json,
                 (FormatName::Csv, None) => Format::Csv(Csv::new(&columns)),
                 (FormatName::Kv, None) => Format::Kv,
+                (FormatName::Nmea, None) => Format::Nmea(Nmea::default()),
+                (FormatName::Vedirect, None) => Format::Vedirect(Vedirect::default()),
+                (FormatName::Dsmr, None) => Format::Dsmr(Dsmr::default()),
                 (FormatName::Pattern, Some(pattern)) => Format::Pattern(pattern),
                 (FormatName::Pattern, None) => {
                     return Err(Fault::at(named, "format \"pattern\" needs the key `pattern`"));
@@ -66,16 +70,11 @@ impl Config {
 }
 
 fn format_name(named: &Spanned<String>) -> Result<FormatName, Fault> {
-    match named.get_ref().as_str() {
-        "json" => Ok(FormatName::Json),
-        "csv" => Ok(FormatName::Csv),
-        "kv" => Ok(FormatName::Kv),
-        "pattern" => Ok(FormatName::Pattern),
-        later @ ("nmea" | "vedirect" | "dsmr") => {
-            Err(Fault::at(named, format!("format \"{later}\" is not supported by this version")))
-        }
-        _ => Err(Fault::at(named, "expected json, csv, kv or pattern")),
-    }
+    let known = FormatName::ALL.into_iter().find(|format| format.as_str() == named.get_ref());
+    known.ok_or_else(|| {
+        let names = FormatName::ALL.map(FormatName::as_str).join(", ");
+        Fault::at(named, format!("expected one of {names}"))
+    })
 }
 
 /// Reads the bytes of one source.
@@ -129,14 +128,12 @@ impl Lines {
             info!(source = %outlet.name, format, "the format is clear");
         }
         let counts = self.decoder.counts();
-        let counters = &outlet.counters;
-        counters.good.fetch_add(counts.good - self.counted.good, Relaxed);
-        counters.damaged.fetch_add(counts.damaged - self.counted.damaged, Relaxed);
-        counters.foreign.fetch_add(counts.foreign - self.counted.foreign, Relaxed);
+        let tally = &mut outlet.tally;
+        tally.good += counts.good - self.counted.good;
+        tally.damaged += counts.damaged - self.counted.damaged;
+        tally.foreign += counts.foreign - self.counted.foreign;
         self.counted = counts;
-        let mut held_back = HeldBack::default();
-        let readings = self.normalizer.readings(samples, now, &mut held_back);
-        counters.held_back.fetch_add(held_back.0, Relaxed);
+        let readings = self.normalizer.readings(samples, now, tally);
         if let Some(cause) = self.decoder.last_damage.take() {
             outlet.complain(cause);
         }

@@ -1,6 +1,6 @@
 //! Messages of a broker: which topics are read, and reading a message into readings.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use rumqttc::Publish;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use crate::{
         Context, Outcome, json,
         topic::{Captures, Template},
     },
-    normalize::{HeldBack, Normalizer, Rules},
+    normalize::{Normalizer, Rules},
 };
 
 /// Which topics a source reads, and how.
@@ -135,29 +135,32 @@ impl Messages {
         now: UnixMillis,
         outlet: &mut Outlet,
     ) -> Vec<Reading> {
-        let counters = Arc::clone(&outlet.counters);
         let found = self.0.iter_mut().find_map(|reader| {
             let captures = reader.template.read(&publish.topic)?;
             Some((captures, reader))
         });
         let Some((Captures { device, metric }, reader)) = found else {
-            counters.foreign.fetch_add(1, Relaxed);
+            outlet.tally.foreign += 1;
             return Vec::new();
         };
         reader.context.now = now;
         let mut samples = Vec::new();
         let metric = metric.unwrap_or_default();
         match json::message(&publish.payload, metric, &mut reader.context, &mut samples) {
-            Outcome::Good => counters.good.fetch_add(1, Relaxed),
-            Outcome::Foreign => counters.foreign.fetch_add(1, Relaxed),
+            Outcome::Good => outlet.tally.good += 1,
+            Outcome::Foreign => outlet.tally.foreign += 1,
             Outcome::Damaged(cause) => {
-                counters.damaged.fetch_add(1, Relaxed);
+                outlet.tally.damaged += 1;
                 outlet.complain(&format!("{cause} on topic {}", publish.topic));
                 return Vec::new();
             }
-        };
+        }
         if publish.retain {
+            let count = samples.len();
             samples.retain(|sample| sample.at.is_some());
+            let retained = (count - samples.len()) as u64;
+            outlet.tally.read += retained;
+            outlet.tally.held_back.retained += retained;
         }
         if let Some(device) = device.filter(|device| is_name(device)) {
             let device = reader.context.name(device);
@@ -165,9 +168,6 @@ impl Messages {
                 sample.device.get_or_insert_with(|| Arc::clone(&device));
             }
         }
-        let mut held_back = HeldBack::default();
-        let readings = reader.normalizer.readings(samples, now, &mut held_back);
-        counters.held_back.fetch_add(held_back.0, Relaxed);
-        readings
+        reader.normalizer.readings(samples, now, &mut outlet.tally)
     }
 }

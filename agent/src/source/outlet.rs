@@ -1,15 +1,7 @@
-//! What each source has in its hand: the way to the queue, its counters, and its devices.
+//! What each source has in its hand: the way to the queue, its tally, and its devices.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -18,7 +10,7 @@ use tracing::{info, warn};
 use valtronics_protocol::{event::Status, reading::Reading, time::UnixMillis, uplink::DeviceInfo};
 
 use super::{Config, SourceEvent, StatusChange, capture::Recorder};
-use crate::clock;
+use crate::{clock, tally::Tally};
 
 /// How many events of all sources may wait for the queue: a burst of one second at 10 ms a read
 /// from a few sources. When it is full the sources wait, and the system holds their bytes.
@@ -27,50 +19,6 @@ pub const EVENTS: usize = 256;
 const DEVICES: usize = 10_000;
 /// A source that is broken says so this often, not with each line.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-
-/// What a source has counted since the start; read by `status` and `try`.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Lines, messages or frames that were understood.
-    pub good: AtomicU64,
-    /// Those that were damaged.
-    pub damaged: AtomicU64,
-    /// Those that are something else, such as a boot banner.
-    pub foreign: AtomicU64,
-    /// Readings that came out.
-    pub readings: AtomicU64,
-    /// Readings that the source's rules held back.
-    pub held_back: AtomicU64,
-}
-
-/// The counters at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Lines, messages or frames that were understood.
-    pub good: u64,
-    /// Those that were damaged.
-    pub damaged: u64,
-    /// Those that are something else.
-    pub foreign: u64,
-    /// Readings that came out.
-    pub readings: u64,
-    /// Readings that the source's rules held back.
-    pub held_back: u64,
-}
-
-impl Counters {
-    /// Returns what was counted so far.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts {
-            good: self.good.load(Relaxed),
-            damaged: self.damaged.load(Relaxed),
-            foreign: self.foreign.load(Relaxed),
-            readings: self.readings.load(Relaxed),
-            held_back: self.held_back.load(Relaxed),
-        }
-    }
-}
 
 /// Nobody takes events any more: the agent stops.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -82,8 +30,9 @@ pub struct Stopping;
 pub struct Outlet {
     /// The source's name.
     pub name: Arc<str>,
-    /// The source's counters.
-    pub counters: Arc<Counters>,
+    /// What was counted since readings were handed on the last time.
+    pub tally: Tally,
+    damaged: u64,
     recorder: Option<Recorder>,
     offline_after: Option<Duration>,
     events: mpsc::Sender<SourceEvent>,
@@ -102,7 +51,8 @@ impl Outlet {
     ) -> Self {
         Self {
             name: config.name.clone(),
-            counters: Arc::default(),
+            tally: Tally::default(),
+            damaged: 0,
             recorder,
             offline_after: config.offline_after,
             events,
@@ -151,15 +101,18 @@ impl Outlet {
         readings: Vec<Reading>,
         receipt: Option<oneshot::Sender<()>>,
     ) -> Result<(), Stopping> {
-        if readings.is_empty() && receipt.is_none() {
+        let mut tally = std::mem::take(&mut self.tally);
+        tally.queued = readings.len() as u64;
+        self.damaged += tally.damaged;
+        if tally == Tally::default() && receipt.is_none() {
             return Ok(());
         }
         if !readings.is_empty() && self.broken.take().is_some() {
             info!(source = %self.name, "readings come in again");
         }
         self.meet_devices(&readings).await?;
-        self.counters.readings.fetch_add(readings.len() as u64, Relaxed);
-        self.put(SourceEvent::Readings { received, readings, receipt }).await
+        let source = Arc::clone(&self.name);
+        self.put(SourceEvent::Readings { source, tally, received, readings, receipt }).await
     }
 
     /// Says that the source gives nothing more, and why: a status event for each of its devices,
@@ -192,7 +145,7 @@ impl Outlet {
         let is_quiet = self.last_complaint.is_none_or(|last| now - last >= COMPLAIN_EVERY);
         if is_quiet {
             self.last_complaint = Some(now);
-            let damaged = self.counters.damaged.load(Relaxed);
+            let damaged = self.damaged + self.tally.damaged;
             warn!(source = %self.name, damaged, "damaged input: {cause}");
         }
     }

@@ -38,6 +38,8 @@ use crate::{
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// After how much silence the connection is given up: two pings and what a mobile link may take.
 const DEAD_AFTER: Duration = Duration::from_secs(25);
+/// How often the server is told what was counted.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// How long the server may take for its first answer.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
 /// How long the server may take to answer the goodbye.
@@ -64,6 +66,7 @@ pub struct Connection<'a> {
     encoder: Encoder,
     heard: Instant,
     pinged: bool,
+    report_at: Instant,
     stopping: bool,
 }
 
@@ -72,6 +75,7 @@ enum Input {
     Appended,
     FlushDue,
     PingDue,
+    ReportDue,
     Silent,
     Stopping,
 }
@@ -122,6 +126,7 @@ impl<'a> Connection<'a> {
             encoder: Encoder::default(),
             heard: clock::monotonic(),
             pinged: false,
+            report_at: clock::monotonic(),
             stopping: false,
         })
     }
@@ -130,6 +135,8 @@ impl<'a> Connection<'a> {
     pub async fn serve(mut self, stopping: &CancellationToken) -> End {
         loop {
             if self.stopping && self.is_settled() {
+                // Now the sums say that all has arrived.
+                let _ = self.report().await;
                 let goodbye = CloseFrame {
                     code: WireCode::Normal,
                     reason: Utf8Bytes::from_static("stopping"),
@@ -174,6 +181,7 @@ impl<'a> Connection<'a> {
             appended = appended => Ok(appended.map(|()| Input::Appended)?),
             () = sleep_until(flush_at), if due.is_some() => Ok(Input::FlushDue),
             () = sleep_until(ping_at) => Ok(if self.pinged { Input::Silent } else { Input::PingDue }),
+            () = sleep_until(self.report_at) => Ok(Input::ReportDue),
             () = stopping.cancelled(), if !self.stopping => Ok(Input::Stopping),
         }
     }
@@ -195,6 +203,10 @@ impl<'a> Connection<'a> {
             Input::PingDue => {
                 self.pinged = true;
                 send(&mut self.socket, Message::Ping(Default::default())).await
+            }
+            Input::ReportDue => {
+                self.report_at = clock::monotonic() + REPORT_EVERY;
+                self.report().await
             }
             Input::Silent => Err(End::Silent),
             // What follows from these is computed anew before the next wait.
@@ -236,7 +248,7 @@ impl<'a> Connection<'a> {
                 self.previews.left(true, true, now);
                 self.send_preview_if_due(now).await?;
             }
-            if let Some(gap) = &chunk.gap {
+            for gap in &chunk.gaps {
                 self.send_gap(gap).await?;
             }
             if self.send_readings(&chunk).await? && chunk.more {
@@ -281,6 +293,10 @@ impl<'a> Connection<'a> {
     async fn send_preview(&mut self) -> Result<(), End> {
         let after = self.previews.after(self.window.sent().seq);
         let preview = self.queue.preview(after).await?;
+        if preview.readings.is_empty() {
+            self.previews.showed(preview.through);
+            return Ok(());
+        }
         let mut frame = Vec::new();
         FrameHeader::Preview.write(&mut frame);
         self.encoder.encode(preview.readings.iter().map(|(_, reading)| reading), &mut frame);
@@ -329,7 +345,13 @@ impl<'a> Connection<'a> {
         let last = first + readings.len() as u64 - 1;
         self.window.frame_sent(last, readings.len(), frame.len(), *more, clock::monotonic());
         send(&mut self.socket, Message::Binary(frame.into())).await?;
+        self.queue.sent(*first, readings.len() as u64).await?;
         Ok(true)
+    }
+
+    async fn report(&mut self) -> Result<(), End> {
+        let counters = self.queue.account().await?.totals;
+        send(&mut self.socket, text(&AgentMessage::Counters(counters))).await
     }
 
     async fn heed(&mut self, message: ServerMessage) -> Result<(), End> {

@@ -65,10 +65,15 @@ impl Previews {
         Some(again.map_or(since + PATIENCE, |at| at.max(since + PATIENCE)))
     }
 
+    /// Notes that there was nothing to show up to `through`.
+    pub fn showed(&mut self, through: u64) {
+        (self.passed, self.shown) = (self.passed.max(through), through);
+    }
+
     /// Notes a preview that showed everything up to `through`, for which the link needs so long: as
     /// much of a slow one is the queue's.
     pub fn sent(&mut self, through: u64, needs: Duration, now: Instant) {
-        (self.passed, self.shown) = (self.passed.max(through), through);
+        self.showed(through);
         (self.sent_at, self.under_way, self.pause) = (Some(now), true, needs * 2);
     }
 

@@ -55,6 +55,13 @@ fn value(reading: &Reading) -> i64 {
     value
 }
 
+/// A number that nothing can pack (the mixer of SplitMix64).
+fn noise(n: i64) -> i64 {
+    let mixed = n.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    i64::from((mixed >> 33) as u32)
+}
+
 /// What a session heard, in the order of its coming.
 #[derive(Debug, Default)]
 struct Heard {
@@ -143,6 +150,50 @@ async fn what_was_passed_is_a_backlog_on_the_next_connection_too() {
     assert!(heard.numbered.iter().all(|(.., historical)| *historical));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_takes_little_more_than_a_byte_a_reading() {
+    const METRICS: i64 = 20;
+    const ROWS: i64 = 1000;
+    let (world, server) = (World::new(), Server::start().await);
+    let mut fed = feed(&world, &server.address, "").await;
+    let mut session = server.accept().await;
+    session.answer(Welcome { success: true, window: Some(100), ..Welcome::default() }).await;
+    // Sensors whose last digits tell nothing of each other.
+    let row = |row: i64| {
+        let metric = |metric: i64| {
+            let tenths = 200 + metric * 10 + noise(row * METRICS + metric) % 32;
+            format!("m{metric}={}.{}", tenths / 10, tenths % 10)
+        };
+        (0..METRICS).map(metric).collect::<Vec<String>>().join(" ") + "\n"
+    };
+    let mut pace = interval(Duration::from_millis(5));
+    for lines in (0..ROWS).collect::<Vec<i64>>().chunks(20) {
+        let lines: String = lines.iter().map(|n| row(*n)).collect();
+        fed.lines.write_all(lines.as_bytes()).await.unwrap();
+        pace.tick().await;
+    }
+    fed.lines.write_all(b"last=1\n").await.unwrap();
+    let is_last = |readings: &[Reading]| readings.iter().any(|reading| &*reading.metric == "last");
+    while !matches!(session.next().await, Said::Preview(readings) if is_last(&readings)) {}
+    drop(session);
+
+    let mut session = server.accept().await;
+    let window = Some(1024 * 1024);
+    session.answer(Welcome { success: true, window, ..Welcome::default() }).await;
+    let (mut next, mut sent) = (1, 0);
+    let begun = clock::monotonic();
+    while next <= (METRICS * ROWS) as u64 {
+        if let Said::Readings { first, bytes, readings, historical } = session.next().await {
+            assert!(first == next && historical);
+            next += readings.len() as u64;
+            sent += bytes;
+            session.ack(next - 1).await;
+        }
+    }
+    let each = sent as f64 / (METRICS * ROWS) as f64;
+    assert!(each < 1.3, "{each} bytes a reading, in {:?}", begun.elapsed());
+}
+
 /// Carries bytes both ways, so many a second from the agent, with little room on the way.
 async fn throttle(listener: TcpListener, server: String, bytes_a_second: usize) {
     let (agent, _) = listener.accept().await.unwrap();
@@ -181,20 +232,16 @@ async fn behind_a_slow_link_the_newest_is_never_late() {
     session.answer(Welcome { success: true, window, ..Welcome::default() }).await;
 
     // So much that is new in each reading takes three bytes: seconds of the link's time.
-    let noise = |n: i64| {
-        let mixed = n.wrapping_mul(0x5851_F42D_4C95_7F2D);
-        n * 1_000_000
-            + (mixed ^ mixed >> 29).wrapping_mul(0x2545_F491_4F6C_DD1D) as u32 as i64 % 999_983
-    };
-    fed.write((1..=10_000).map(noise)).await;
+    let grown = |n: i64| n * 1_000_000 + noise(n) % 999_983;
+    fed.write((1..=10_000).map(grown)).await;
     let mut heard = Heard::default();
     let mut slowest = Duration::ZERO;
     for n in 10_001..=10_004 {
         let begun = clock::monotonic();
-        fed.write([noise(n)]).await;
+        fed.write([grown(n)]).await;
         let is_shown = |heard: &Heard| {
             let newest = heard.numbered.last().map(|(_, value, _)| *value);
-            heard.previews.last().copied().max(newest) >= Some(noise(n))
+            heard.previews.last().copied().max(newest) >= Some(grown(n))
         };
         heard.until(&mut session, true, is_shown).await;
         slowest = slowest.max(begun.elapsed());

@@ -14,6 +14,7 @@ use tokio_tungstenite::{
 use valtronics_agent::dial::{Stream, WebSocket};
 use valtronics_protocol::{
     batch::Decoder,
+    counters::Counters,
     reading::Reading,
     uplink::{
         Ack, AgentMessage, Auth, DeviceInfo, FrameHeader, Gap, SUBPROTOCOL_AGENT, ServerMessage,
@@ -72,7 +73,7 @@ impl Server {
         let first = within("the agent speaks", socket.next()).await.unwrap().unwrap();
         let message = serde_json::from_str(first.to_text().unwrap()).unwrap();
         let AgentMessage::Auth(auth) = message else { panic!("no auth: {message:?}") };
-        Session { socket, auth, decoder: Decoder::default() }
+        Session { socket, auth, counters: None, decoder: Decoder::default() }
     }
 
     /// Accepts and welcomes, with everything up to `last_seq` committed.
@@ -106,6 +107,8 @@ pub(crate) enum Said {
 pub(crate) struct Session {
     socket: WebSocket,
     pub(crate) auth: Auth,
+    /// What the agent has reported last.
+    pub(crate) counters: Option<Counters>,
     decoder: Decoder,
 }
 
@@ -152,6 +155,7 @@ impl Session {
                     AgentMessage::Device(info) => return Said::Device(info),
                     AgentMessage::Gap(gap) => return Said::Gap(gap),
                     AgentMessage::Auth(auth) => self.auth = auth,
+                    AgentMessage::Counters(counters) => self.counters = Some(counters),
                 },
                 Some(Ok(Message::Close(frame))) => {
                     return Said::Gone(frame.map(|frame| frame.code.into()));

@@ -1,39 +1,47 @@
-//! From live readings to the transitions of alerts.
+//! From what is seen live to the transitions of alerts.
 //!
-//! A rule watches its metric of each device on its own: there is at most one alert of a rule and a
-//! device at a time. What is kept is bounded by rules times devices.
+//! A rule watches its metric of each device, or the device's status, on its own: there is at most
+//! one alert of a rule and a device at a time. What is kept is bounded by rules times devices.
 //!
 //! `for` runs in the time of the readings. It also runs out when no further reading comes, for the
-//! condition holds as far as is known; a first reading after more than three usual intervals starts
-//! it anew. How long is left is then counted by the server's clock, so a source whose clock is wrong
-//! waits as long as any other.
+//! condition holds as far as is known (not of `stuck`); a first reading after more than three usual
+//! intervals starts it anew. How long is left is then counted by the server's clock, so a source
+//! whose clock is wrong waits as long as any other. `missing` and `status` have the server's time.
 //!
 //! Decided here: each step of a rule has to hold for `for`; a step is left at its bound, the alert
 //! only beyond `clear_above` or `clear_below`. A rise in severity makes an acknowledged alert active
-//! again; a shelved one stays shelved. An alert that was resolved by hand is restored as
-//! [`AlertStatus::Resolved`] and keeps its condition quiet until that has been false once.
+//! again; a shelved one stays shelved. An alert that was resolved by hand keeps its condition quiet
+//! until that has been false once. The tenth alert, or rise of one, within ten minutes is held: it
+//! ends when its condition has been false for as long.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
 use valtronics_protocol::{
-    event::{AlertStatus, Severity},
+    event::{AlertStatus, Severity, Status},
     id::DeviceId,
     time::UnixMillis,
     value::Value,
 };
 
-use super::rule::Rule;
-use crate::commit::{AlertDraft, AlertKey};
+use super::rule::{Judged, Kind, Rule};
+use crate::commit::{AlertDraft, AlertKey, WatchKey};
 
+mod tell;
 mod watch;
 #[cfg(test)]
 mod tests;
 
+use tell::{draft, orphaned};
+pub use watch::Saved;
 use watch::{Open, Watch};
+
+/// How long agents have to come back after a start before a metric can be missing.
+const COMING_BACK: Duration = Duration::from_secs(30);
 
 /// Names a rule until the rules change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,25 +52,65 @@ pub struct RuleIndex(usize);
 pub struct Alerts {
     rules: Vec<Rule>,
     watches: HashMap<(RuleIndex, DeviceId), Watch, RandomState>,
-    /// When a `for` runs out by the server's clock: one entry for each watch with `due`.
+    /// When something happens by itself: one entry at most for each watch.
     schedule: BTreeSet<(UnixMillis, RuleIndex, DeviceId)>,
-    /// Alerts from before the start that wait for the rules.
-    restored: Vec<(AlertKey, Open)>,
+    /// What was open and saved before the start, and waits for the rules.
+    restored: Before,
+    /// Before this nothing is missing.
+    back_at: UnixMillis,
+    /// What has to be saved; `None`: forgotten.
+    unsaved: BTreeMap<WatchKey, Option<Saved>>,
+}
+
+/// What is known of the time before the start.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// Alerts that are not resolved.
+    pub open: Vec<OpenBefore>,
+    /// What was saved.
+    pub saved: HashMap<WatchKey, Saved>,
+}
+
+/// An alert from before the start.
+#[derive(Debug, Clone)]
+pub struct OpenBefore {
+    /// What it is about.
+    pub key: AlertKey,
+    /// The kind of its rule.
+    pub alert_type: Arc<str>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it stands.
+    pub status: AlertStatus,
+}
+
+/// What somebody wants of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was seen.
+    Acknowledge,
+    /// It is put aside until then.
+    Shelve(UnixMillis),
+    /// It is over.
+    Resolve,
 }
 
 impl Alerts {
-    /// Begins with the alerts that were open when the server stopped; [`Self::set_rules`] follows.
+    /// Begins at `now` with what was known before; [`Self::set_rules`] follows.
     #[must_use]
-    pub fn restore(open_alerts: Vec<(AlertKey, Severity, AlertStatus)>) -> Self {
-        let at = UnixMillis::MIN;
-        let open = |(key, severity, status)| (key, Open { severity, status, at });
-        Self { restored: open_alerts.into_iter().map(open).collect(), ..Self::default() }
+    pub fn restore(before: Before, now: UnixMillis) -> Self {
+        Self { restored: before, back_at: now.plus(COMING_BACK), ..Self::default() }
     }
 
     /// Returns the rules.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Takes out what has to be saved with the next commit.
+    pub fn take_unsaved(&mut self) -> BTreeMap<WatchKey, Option<Saved>> {
+        std::mem::take(&mut self.unsaved)
     }
 
     /// Replaces the rules: every [`RuleIndex`] is void. The alerts of rules that changed or are gone
@@ -74,34 +122,63 @@ impl Alerts {
         let watches = std::mem::take(&mut self.watches);
         self.schedule.clear();
         let first = out.len();
-        for ((index, device), watch) in watches {
+        for ((index, device), mut watch) in watches {
             let Some(old) = before.get(index.0) else {
                 continue;
             };
             let place = places.get(index.0).copied().flatten();
             let new = place.and_then(|place| self.rules.get(place));
             if let Some(place) = place.filter(|_| new == Some(old)) {
-                let index = RuleIndex(place);
-                self.schedule.extend(watch.due().map(|due| (due, index, device)));
-                self.watches.insert((index, device), watch);
-            } else if let Some(open) = watch.unresolved() {
+                watch.scheduled = None;
+                self.insert(RuleIndex(place), device, watch);
+                continue;
+            }
+            if watch.is_saved() {
+                self.unsaved.insert((Arc::clone(&old.name), device), None);
+            }
+            if let Some(open) = watch.unresolved() {
                 let gone = if new.is_some() { "changed" } else { "deleted" };
                 let message = format!("Rule {} was {gone}", old.name).into();
                 let open = Open { status: AlertStatus::Resolved, at: now, ..open };
-                out.push(AlertDraft { message, ..draft(old, device, open, watch.value()) });
+                out.push(AlertDraft { message, ..draft(old, device, open, &watch) });
             }
         }
         // The order of a map means nothing.
         if let Some(ended) = out.get_mut(first..) {
             ended.sort_by(|a, b| (&a.key.rule, a.key.device).cmp(&(&b.key.rule, b.key.device)));
         }
-        for (key, open) in std::mem::take(&mut self.restored) {
-            let watches = |rule: &Rule| rule.name == key.rule && rule.metric == key.metric;
-            match self.rules.iter().position(watches) {
-                Some(place) => {
-                    self.watches.insert((RuleIndex(place), key.device), Watch::of(open));
+        self.place_restored(now, out);
+    }
+
+    fn insert(&mut self, index: RuleIndex, device: DeviceId, mut watch: Watch) {
+        schedule(&mut self.schedule, &mut watch, index, device);
+        self.watches.insert((index, device), watch);
+    }
+
+    /// Gives what is known of the time before the start to its rules.
+    fn place_restored(&mut self, now: UnixMillis, out: &mut Vec<AlertDraft>) {
+        let Before { open, mut saved } = std::mem::take(&mut self.restored);
+        for OpenBefore { key, alert_type, severity, status } in open {
+            let watches = |rule: &Rule| {
+                (&rule.name, &rule.metric, rule.kind.name())
+                    == (&key.rule, &key.metric, &alert_type)
+            };
+            let Some(place) = self.rules.iter().position(watches) else {
+                let of = (Arc::clone(&key.rule), key.device);
+                if saved.remove(&of).is_some() {
+                    self.unsaved.insert(of, None);
                 }
-                None => out.extend(orphaned(key, open, now)),
+                out.push(orphaned(key, alert_type, severity, now));
+                continue;
+            };
+            let saved = saved.remove(&(key.rule, key.device)).unwrap_or_default();
+            let watch = Watch::restored(Some((severity, status)), saved);
+            self.insert(RuleIndex(place), key.device, watch);
+        }
+        for ((name, device), saved) in saved {
+            match self.rules.iter().position(|rule| rule.name == name) {
+                Some(place) => self.insert(RuleIndex(place), device, Watch::restored(None, saved)),
+                None => drop(self.unsaved.insert((name, device), None)),
             }
         }
     }
@@ -109,9 +186,34 @@ impl Alerts {
     /// Finds the rules that watch a metric of a device.
     #[must_use]
     pub fn rules_for(&self, name: &str, key: &str, metric: &str) -> Vec<RuleIndex> {
-        let watches = |rule: &Rule| *rule.metric == *metric && rule.device.covers(name, key);
+        self.find(|rule| *rule.metric == *metric && rule.device.covers(name, key))
+    }
+
+    /// Finds the rules that watch the status of a device.
+    #[must_use]
+    pub fn rules_for_status(&self, name: &str, key: &str) -> Vec<RuleIndex> {
+        self.find(|rule| matches!(rule.kind, Kind::Status(_)) && rule.device.covers(name, key))
+    }
+
+    fn find(&self, watches: impl Fn(&Rule) -> bool) -> Vec<RuleIndex> {
         let rules = self.rules.iter().enumerate();
         rules.filter(|(_, rule)| watches(rule)).map(|(place, _)| RuleIndex(place)).collect()
+    }
+
+    /// Begins to watch a metric, of which the last value may be known: from now on it may be missing.
+    pub fn watch(
+        &mut self,
+        index: RuleIndex,
+        device: DeviceId,
+        last: Option<(&Value, UnixMillis)>,
+        now: UnixMillis,
+    ) {
+        let Some(rule) = self.rules.get(index.0) else {
+            return;
+        };
+        let watch = self.watches.entry((index, device)).or_default();
+        watch.prepare(rule, last, now, self.back_at);
+        schedule(&mut self.schedule, watch, index, device);
     }
 
     /// Takes in a live reading that a rule watches: measured at `at`, received at `now`.
@@ -120,110 +222,129 @@ impl Alerts {
         index: RuleIndex,
         device: DeviceId,
         value: &Value,
-        at: UnixMillis,
-        now: UnixMillis,
+        (at, now): (UnixMillis, UnixMillis),
         out: &mut Vec<AlertDraft>,
     ) {
         let Some(rule) = self.rules.get(index.0) else {
             return;
         };
-        let Some(exceeded) = rule.exceeded_by(value) else {
-            return;
-        };
+        let at = if rule.kind.by_server_clock() { now } else { at };
         let watch = self.watches.entry((index, device)).or_default();
-        let was_due = watch.due();
-        watch.see(exceeded, value, at, rule.hold.period);
-        let moved = watch.settle(rule, rule.cleared_by(value), at, now);
-        out.extend(moved.map(|open| draft(rule, device, open, Some(value))));
-        if watch.due() != was_due {
-            was_due.map(|due| self.schedule.remove(&(due, index, device)));
-            self.schedule.extend(watch.due().map(|due| (due, index, device)));
+        if let Some(judged) = rule.kind.judge(value, at, &mut watch.memory) {
+            self.judged(index, device, judged, (at, now), out);
         }
     }
 
-    /// Returns when a `for` runs out next, if no reading comes before.
+    /// Takes in the status of a device that a rule watches, which it has had since `at`.
+    pub fn observe_status(
+        &mut self,
+        index: RuleIndex,
+        device: DeviceId,
+        status: Status,
+        (at, now): (UnixMillis, UnixMillis),
+        out: &mut Vec<AlertDraft>,
+    ) {
+        let judged = self.rules.get(index.0).and_then(|rule| rule.kind.judge_status(status));
+        if let Some(judged) = judged {
+            self.judged(index, device, judged, (at, now), out);
+        }
+    }
+
+    fn judged(
+        &mut self,
+        index: RuleIndex,
+        device: DeviceId,
+        judged: Judged,
+        (at, now): (UnixMillis, UnixMillis),
+        out: &mut Vec<AlertDraft>,
+    ) {
+        let earliest = self.earliest(index);
+        self.with(index, device, out, |watch, rule| {
+            let cleared = judged.cleared;
+            watch.see(judged, rule, at);
+            watch.settle(rule, cleared, (at, now), earliest)
+        });
+    }
+
+    /// Changes a watch, tells what came of it, and notes when it is to be looked at again.
+    fn with(
+        &mut self,
+        index: RuleIndex,
+        device: DeviceId,
+        out: &mut Vec<AlertDraft>,
+        change: impl FnOnce(&mut Watch, &Rule) -> Option<Open>,
+    ) {
+        let Some(rule) = self.rules.get(index.0) else {
+            return;
+        };
+        let watch = self.watches.entry((index, device)).or_default();
+        let moved = change(watch, rule);
+        out.extend(moved.map(|open| draft(rule, device, open, watch)));
+        schedule(&mut self.schedule, watch, index, device);
+        if let Some(saved) = watch.save(&rule.kind) {
+            let saved = (*saved != Saved::default()).then(|| saved.clone());
+            self.unsaved.insert((Arc::clone(&rule.name), device), saved);
+        }
+    }
+
+    /// Returns before when a rule raises nothing.
+    fn earliest(&self, index: RuleIndex) -> UnixMillis {
+        match self.rules.get(index.0).map(|rule| &rule.kind) {
+            Some(Kind::Missing(_)) => self.back_at,
+            Some(_) | None => UnixMillis::MIN,
+        }
+    }
+
+    /// Does what somebody asks for; of an alert that is over, or stands so already, nothing comes.
+    pub fn change(
+        &mut self,
+        key: &AlertKey,
+        change: Change,
+        now: UnixMillis,
+        out: &mut Vec<AlertDraft>,
+    ) {
+        if let Some(place) = self.rules.iter().position(|rule| rule.name == key.rule) {
+            self.with(RuleIndex(place), key.device, out, |watch, rule| {
+                watch.change(rule, change, now)
+            });
+        }
+    }
+
+    /// Returns when something happens by itself next, or may.
     #[must_use]
     pub fn deadline(&self) -> Option<UnixMillis> {
         self.schedule.first().map(|(due, ..)| *due)
     }
 
-    /// Opens the alerts of conditions that have held for long enough, as far as is known.
+    /// Opens the alerts of conditions that have held for long enough, as far as is known; brings back
+    /// what was shelved, and ends what is quiet.
     pub fn tick(&mut self, now: UnixMillis, out: &mut Vec<AlertDraft>) {
         while let Some(entry) = self.schedule.first().copied().filter(|(due, ..)| *due <= now) {
             self.schedule.remove(&entry);
             let (due, index, device) = entry;
-            let (rule, watch) = (self.rules.get(index.0), self.watches.get_mut(&(index, device)));
-            let (Some(rule), Some(watch)) = (rule, watch) else {
-                continue;
-            };
-            let Some(at) = watch.take_due() else { continue };
-            let moved = watch.settle(rule, false, at, due);
-            out.extend(moved.map(|open| draft(rule, device, open, watch.value())));
-            self.schedule.extend(watch.due().map(|due| (due, index, device)));
+            let earliest = self.earliest(index);
+            self.with(index, device, out, |watch, rule| {
+                watch.scheduled = None;
+                watch.ring(rule, due, earliest)
+            });
         }
     }
 }
 
-impl Rule {
-    /// Returns how many of the levels a value exceeds; `None` where the rule says nothing of it.
-    fn exceeded_by(&self, value: &Value) -> Option<usize> {
-        self.levels.first()?.bound.exceeded_by(value)?;
-        let exceeded = |level: &&super::rule::Level| level.bound.exceeded_by(value) == Some(true);
-        Some(self.levels.iter().take_while(exceeded).count())
-    }
-
-    fn cleared_by(&self, value: &Value) -> bool {
-        self.levels.first().is_some_and(|mildest| mildest.bound.cleared_by(&self.clear, value))
-    }
-
-    /// Returns how bad it is to exceed so many levels; of none, what the first one says.
-    fn severity(&self, levels: usize) -> Severity {
-        let level = self.levels.get(levels.saturating_sub(1));
-        level.expect("a rule has levels, and no more are exceeded").severity
-    }
-}
-
-fn draft(rule: &Rule, device: DeviceId, open: Open, value: Option<&Value>) -> AlertDraft {
-    let level = rule.levels.iter().rfind(|level| level.severity <= open.severity);
-    let bound = level.or(rule.levels.first()).map(|level| &level.bound);
-    let message = match (&rule.message, bound, value) {
-        (None, Some(bound), Some(value)) => {
-            let where_it_is = if bound.exceeded_by(value) == Some(true) {
-                format!("{bound}")
-            } else if open.status == AlertStatus::Resolved {
-                format!("no longer {bound}")
-            } else {
-                format!("no longer {bound} but not clear of it")
-            };
-            format!("{} is {value}, {where_it_is}", rule.metric).into()
+/// Puts a watch into the schedule. An entry that comes too early stays: metrics that speak move
+/// their deadline with every reading.
+fn schedule(
+    schedule: &mut BTreeSet<(UnixMillis, RuleIndex, DeviceId)>,
+    watch: &mut Watch,
+    index: RuleIndex,
+    device: DeviceId,
+) {
+    match (watch.scheduled, watch.deadline()) {
+        (Some(known), Some(next)) if known <= next => {}
+        (known, next) => {
+            known.map(|known| schedule.remove(&(known, index, device)));
+            schedule.extend(next.map(|next| (next, index, device)));
+            watch.scheduled = next;
         }
-        (message, ..) => Arc::clone(message.as_ref().unwrap_or(&rule.title)),
-    };
-    AlertDraft {
-        key: AlertKey { rule: Arc::clone(&rule.name), device, metric: Arc::clone(&rule.metric) },
-        alert_type: Arc::clone(&rule.kind),
-        status: open.status,
-        severity: open.severity,
-        title: Arc::clone(&rule.title),
-        message,
-        at: open.at,
-        threshold: bound.map(|bound| bound.nearest(value).clone()),
-        actual: value.cloned(),
     }
-}
-
-/// Ends an alert whose rule is gone since the server stopped.
-fn orphaned(key: AlertKey, open: Open, now: UnixMillis) -> Option<AlertDraft> {
-    let message = format!("Rule {} was changed or deleted", key.rule).into();
-    (open.status != AlertStatus::Resolved).then(|| AlertDraft {
-        alert_type: super::rule::THRESHOLD.into(),
-        status: AlertStatus::Resolved,
-        severity: open.severity,
-        title: Arc::clone(&key.rule),
-        message,
-        at: now,
-        threshold: None,
-        actual: None,
-        key,
-    })
 }

@@ -1,7 +1,8 @@
 //! Alert rules: what comes from files and over HTTP, checked once (programs, "A rule").
 //!
-//! A rule is a metric, devices, and one or more levels: a bound and how bad it is to exceed it.
-//! Levels of a rule are nested, so how many of them a value exceeds says everything.
+//! A rule is what it watches (devices, and a metric of theirs), a [`Kind`] that says when something
+//! is wrong, and for how long it has to be. Each kind is a file of its own with the same functions:
+//! `take` reads its fields, `judge` says what it makes of a reading, `tell` puts that into words.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,33 +17,21 @@ use super::pattern::NamePattern;
 
 mod bound;
 mod file;
+mod kind;
 mod level;
+mod missing;
+mod rate;
+mod status;
+mod stuck;
+mod threshold;
 
 pub use bound::{Bound, Clear};
 pub use file::parse_file;
+pub use kind::{Judged, Kind, Memory, Tale, Told};
 pub use level::Level;
 
-/// The longest `for`: what takes longer is not an alert but a report.
-const MAX_HOLD: Duration = Duration::from_secs(7 * 86_400);
-/// The fields besides `name` and `kind`.
-const FIELDS: [&str; 14] = [
-    "device",
-    "metric",
-    "above",
-    "below",
-    "inside",
-    "outside",
-    "equal",
-    "steps",
-    "clear_above",
-    "clear_below",
-    "for",
-    "severity",
-    "title",
-    "message",
-];
-/// The only kind that this version knows.
-pub(super) const THRESHOLD: &str = "threshold";
+/// The longest `for` and `per`: what takes longer is not an alert but a report.
+const MAX_PERIOD: Duration = Duration::from_secs(7 * 86_400);
 
 /// An alert rule, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,19 +41,15 @@ pub struct Rule {
     /// Which devices: a pattern on the name, or on the key if it holds a `/`.
     #[serde(serialize_with = "pattern")]
     pub device: NamePattern,
-    /// Which metric.
+    /// Which metric; empty for rules on the status of devices.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub metric: Arc<str>,
-    /// Its kind: `threshold`.
-    pub kind: Arc<str>,
-    /// What is too much, at least one; each worse than the one before.
-    #[serde(flatten, serialize_with = "level::serialize")]
-    pub levels: Vec<Level>,
-    /// What a value has to pass before the alert ends.
+    /// What it watches for.
     #[serde(flatten)]
-    pub clear: Clear,
+    pub kind: Kind,
     /// How long the condition has to hold.
     #[serde(rename = "for")]
-    pub hold: Hold,
+    pub hold: Period,
     /// The alert's title.
     pub title: Arc<str>,
     /// The alert's message; absent: one sentence with both values.
@@ -75,11 +60,11 @@ pub struct Rule {
 /// A period that is shown as it was written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Hold {
+pub struct Period {
     written: Box<str>,
     /// How long it is.
     #[serde(skip)]
-    pub period: Duration,
+    pub length: Duration,
 }
 
 /// Why a rule cannot work: names the field and says what is right.
@@ -109,32 +94,38 @@ impl Rule {
 
     fn parse(mut fields: Fields, path: Option<&str>) -> Result<Self, RuleError> {
         let name = name(take(&mut fields, "name")?, path)?;
-        check_kind(take::<String>(&mut fields, "kind")?.as_deref())?;
-        if let Some(unknown) = fields.keys().find(|field| !FIELDS.contains(&field.as_str())) {
-            return wrong(unknown, "is no field of a threshold rule");
-        }
+        let kind = Kind::take(&mut fields)?;
         let device: Option<String> = take(&mut fields, "device")?;
         let device = device.as_deref().unwrap_or("*");
         if device.is_empty() || !is_clean(device, 2 * MAX_NAME_BYTES) {
             return wrong("device", "is a pattern of names, such as \"boiler*\"");
         }
-        let metric: Option<String> = take(&mut fields, "metric")?;
-        let Some(metric) = metric.filter(|metric| is_name(metric)) else {
-            return wrong("metric", "names the metric, such as \"temperature\"");
-        };
-        let above = take(&mut fields, "clear_above")?;
-        let clear = Clear { above, below: take(&mut fields, "clear_below")? };
-        Ok(Self {
+        let rule = Self {
             device: NamePattern::new(device),
-            metric: metric.into(),
-            kind: THRESHOLD.into(),
-            levels: level::take_levels(&mut fields, &clear)?,
-            clear,
-            hold: hold(take(&mut fields, "for")?)?,
+            metric: if kind.has_metric() { metric(&mut fields)? } else { "".into() },
+            hold: hold(&mut fields, &kind)?,
             title: sentence(&mut fields, "title")?.unwrap_or_else(|| Arc::clone(&name)),
             message: sentence(&mut fields, "message")?,
             name,
-        })
+            kind,
+        };
+        match fields.keys().next() {
+            Some(field) => wrong(field, format!("is no field of a {} rule", rule.kind.name())),
+            None => Ok(rule),
+        }
+    }
+
+    /// Tells whether the rule watches a device.
+    #[must_use]
+    pub fn covers(&self, name: &str, key: &str) -> bool {
+        self.device.covers(name, key)
+    }
+}
+
+fn metric(fields: &mut Fields) -> Result<Arc<str>, RuleError> {
+    match take::<String>(fields, "metric")?.filter(|metric| is_name(metric)) {
+        Some(metric) => Ok(metric.into()),
+        None => wrong("metric", "names the metric, such as \"temperature\""),
     }
 }
 
@@ -151,27 +142,27 @@ fn name(written: Option<String>, path: Option<&str>) -> Result<Arc<str>, RuleErr
     }
 }
 
-fn check_kind(kind: Option<&str>) -> Result<(), RuleError> {
-    match kind {
-        Some(THRESHOLD) => Ok(()),
-        Some(kind @ ("rate" | "missing" | "stuck" | "status")) => {
-            wrong("kind", format!("{kind} is not supported by this version yet, only threshold is"))
-        }
-        Some(_) | None => wrong("kind", "is \"threshold\""),
+fn hold(fields: &mut Fields, kind: &Kind) -> Result<Period, RuleError> {
+    let none = || Period { written: "0s".into(), length: Duration::ZERO };
+    let hold = period(fields, "for")?.unwrap_or_else(none);
+    if kind.needs_hold() && hold.length.is_zero() {
+        return wrong("for", format!("is needed by a {} rule, such as \"5m\"", kind.name()));
     }
+    Ok(hold)
 }
 
-fn hold(written: Option<Json>) -> Result<Hold, RuleError> {
-    let written = match written {
+/// Takes a period; a bare 0 is one, too.
+fn period(fields: &mut Fields, field: &'static str) -> Result<Option<Period>, RuleError> {
+    let written = match take::<Json>(fields, field)? {
         Some(Json::String(text)) => text,
         Some(Json::Number(number)) if number.as_u64() == Some(0) => "0s".to_owned(),
-        None => "0s".to_owned(),
-        Some(_) => return wrong("for", "is a period, such as \"30s\""),
+        Some(_) => return wrong(field, "is a period, such as \"30s\""),
+        None => return Ok(None),
     };
     match parse_period(&written) {
-        Ok(period) if period <= MAX_HOLD => Ok(Hold { written: written.into(), period }),
-        Ok(_) => wrong("for", "is at most 7d"),
-        Err(error) => wrong("for", error.to_string()),
+        Ok(length) if length <= MAX_PERIOD => Ok(Some(Period { written: written.into(), length })),
+        Ok(_) => wrong(field, "is at most 7d"),
+        Err(error) => wrong(field, error.to_string()),
     }
 }
 
@@ -261,7 +252,8 @@ mod tests {
         "above":1,"title":"" => title: has 1 to 512
         "above":1,"device":"" => device: is a pattern
         "above":1,"colour":"red" => colour: is no field
-        "above":1,"per":"1m" => per: is no field
+        "above":1,"per":"1m" => per: is no field of a threshold rule
+        "above":1,"is":"offline" => is: is no field
         "steps":[] => steps: has at least one
         "steps":[{"above":1},{"above":2,"severity":"info"}] => steps: each goes
         "steps":[{"severity":"info"}] => steps: each has either
@@ -277,12 +269,8 @@ mod tests {
             let (rest, start) = line.trim().split_once(" => ").unwrap();
             check(&format!(r#"{{"metric":"t","kind":"threshold",{rest}}}"#), Err(start));
         }
-        for kind in ["rate", "missing", "stuck", "status"] {
-            let start = format!("kind: {kind} is not supported by this version yet");
-            check(&format!(r#"{{"metric":"t","kind":"{kind}","is":"offline"}}"#), Err(&start));
-        }
         check(r#"{"kind":"threshold","above":1}"#, Err("metric: names"));
-        check(r#"{"metric":"t","above":1}"#, Err("kind: is \"threshold\""));
+        check(r#"{"metric":"t","above":1}"#, Err("kind: is one of"));
         check("[]", Err("rule: "));
     }
 }

@@ -3,15 +3,16 @@
 use std::{ops::Range, sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
-use valtronics_protocol::{event::AlertStatus, id::DeviceId, time::UnixMillis};
+use valtronics_protocol::time::UnixMillis;
 
-use super::{Engine, gateways};
+use super::{Engine, TICK, gateways};
 use crate::{
-    commit::{AlertDraft, EventDraft, RegistryChange, Row, RuleChange},
+    commit::{RegistryChange, Row, RuleChange},
     domain::rule::Rule,
     hub::projection::Change,
-    ingest::{Batch, Item, StatusReport},
+    ingest::{Batch, Item, StatusReport, Ticket},
     state::LastValue,
+    used_key::KeyState,
 };
 
 /// The alert rules by where they come from; a name stands once.
@@ -27,10 +28,10 @@ pub struct Rules {
 pub enum RuleEdit {
     /// The rules of files were read again.
     Files(Vec<Rule>),
-    /// A rule was written over HTTP.
-    Put(Rule, oneshot::Sender<Result<(), ReadOnly>>),
-    /// A rule was deleted over HTTP: whether there was one.
-    Delete(Arc<str>, oneshot::Sender<Result<bool, ReadOnly>>),
+    /// A rule was written over HTTP; the ticket is told when that is durable.
+    Put(Rule, Ticket, oneshot::Sender<Result<(), ReadOnly>>),
+    /// A rule was deleted over HTTP: whether there was one; the same.
+    Delete(Arc<str>, Ticket, oneshot::Sender<Result<bool, ReadOnly>>),
 }
 
 /// A rule of a file cannot be edited over HTTP.
@@ -66,7 +67,8 @@ enum Kind {
 impl Engine {
     /// Takes in what one frame held.
     pub(super) fn batch(&mut self, batch: Batch, now: UnixMillis, instant: Instant) {
-        let Batch { received_at, arrived_at, items, rows, ticket, permit, preview, .. } = batch;
+        let Batch { received_at, arrived_at, items, rows, ticket, permit, agent, .. } = batch;
+        let Batch { mut tally, reported, once, preview, .. } = batch;
         let came_in = (received_at, arrived_at);
         if let Some(ticket) = &ticket
             && !self.queues.accept(ticket, &mut self.pending)
@@ -74,12 +76,21 @@ impl Engine {
             // A newer connection of the same numbering sends all this again.
             return;
         }
+        match once.map_or(KeyState::New, |once| self.keys.use_up(*once)) {
+            KeyState::New => {}
+            // The first one is in this commit or in one before.
+            KeyState::Repeated => return self.pending_tickets.push((ticket, permit)),
+            KeyState::OtherBody | KeyState::Full => return,
+        }
         self.pending.received_at = received_at;
         self.counted += rows.len() as u64;
         let oldest = now.minus(self.keep);
-        for item in items {
+        for (at, item) in items.into_iter().enumerate() {
             match item {
                 Item::Update { rows: range, historical } => {
+                    if at % AHEAD == 0 {
+                        self.look_ahead(&rows, range.start);
+                    }
                     let kind = match (preview, historical) {
                         (true, _) => Kind::Preview,
                         (false, true) => Kind::Historical,
@@ -91,8 +102,9 @@ impl Engine {
                 Item::Status(report) => self.report(report, now),
                 Item::OfflineAfter(device, period) => {
                     if let Some(device) = self.state.device_mut(device) {
-                        device.health.set_offline_after(period);
+                        device.health.declare_offline_after(period);
                     }
+                    self.schedule.look_by(device, now);
                 }
             }
         }
@@ -100,8 +112,28 @@ impl Engine {
             return;
         }
         // What is older than history reaches is shown to who asked for it, but not stored.
-        self.pending.readings.extend(rows.into_iter().filter(|row| row.at >= oldest));
+        let (count, before) = (rows.len(), self.pending.readings.len());
+        self.pending.readings.reserve(count);
+        for row in rows.into_iter().filter(|row| row.at >= oldest) {
+            self.pending.readings.push(row);
+        }
+        tally.stored = (self.pending.readings.len() - before) as u64;
+        tally.expired = count as u64 - tally.stored;
+        if let Some(id) = agent {
+            self.agents.count(id, &tally, reported, received_at);
+        }
         self.pending_tickets.push((ticket, permit));
+    }
+
+    /// Looks at what the next updates are about. It lies all over memory, and so the processor fetches
+    /// many at once that it would otherwise wait for one by one.
+    fn look_ahead(&self, rows: &[Row], from: usize) {
+        let last_at = |row: &Row| {
+            let metric = self.state.device(row.device)?.metric(row.metric)?;
+            Some(metric.last.as_ref()?.at.0)
+        };
+        let ahead = rows.iter().skip(from).take(2 * AHEAD);
+        std::hint::black_box(ahead.filter_map(last_at).fold(0, i64::wrapping_add));
     }
 
     fn update(
@@ -119,8 +151,10 @@ impl Engine {
         let Some(device) = self.state.device_mut(id) else {
             return;
         };
-        let (mut live, mut late) = (Vec::with_capacity(rows.len()), Vec::new());
-        let mut drafts = Vec::new();
+        // Most devices are watched by nobody most of the time.
+        let is_watched = self.hub.is_watched(id);
+        let (mut live, mut late) = (Vec::new(), Vec::new());
+        let (mut is_heard, mut returned, mut drafts) = (false, false, Vec::new());
         for row in rows {
             let change = Change { metric: row.metric, value: &row.value, at: row.at, arrived_at };
             let Some(metric) = device.metric_mut(row.metric) else {
@@ -133,22 +167,28 @@ impl Engine {
                 continue;
             }
             let is_older = last.is_some_and(|last| effective_at < last.effective_at);
-            if is_older || kind == Kind::Historical {
-                late.push(change);
+            let is_late = is_older || kind == Kind::Historical;
+            if is_watched {
+                if is_late { &mut late } else { &mut live }.push(change);
+            }
+            if is_late {
                 continue;
             }
+            is_heard = true;
             let value = row.value.clone();
             metric.last = Some(LastValue { value, at: row.at, effective_at });
-            live.push(change);
+            returned |= metric.freshness.heard(received_at);
             for rule in &metric.rules {
-                self.alerts.observe(*rule, id, &row.value, row.at, received_at, &mut drafts);
+                let times = (row.at, received_at);
+                self.alerts.observe(*rule, id, &row.value, times, &mut drafts);
             }
         }
-        if !live.is_empty() {
+        if is_heard {
             device.health.heard(received_at);
-            if let Some(draft) = device.health.transition(id, received_at) {
-                self.pending.events.push(EventDraft::Status(draft));
+            if returned {
+                device.miss_metric(received_at);
             }
+            self.announce(id, received_at);
         }
         self.draft(drafts);
         let Some(device) = self.state.device(id) else {
@@ -163,23 +203,17 @@ impl Engine {
         }
     }
 
-    fn draft(&mut self, drafts: Vec<AlertDraft>) {
-        self.pending.events.extend(drafts.into_iter().map(EventDraft::Alert));
-    }
-
     fn report(&mut self, report: StatusReport, now: UnixMillis) {
         let StatusReport { device: id, status, reason, at } = report;
         let Some(device) = self.state.device_mut(id) else {
             return;
         };
         device.health.reported(status, &reason, at);
-        if let Some(draft) = device.health.transition(id, now) {
-            self.pending.events.push(EventDraft::Status(draft));
-        }
+        self.announce(id, now);
     }
 
     /// Takes over names that have come into being.
-    pub(super) fn registered(&mut self, changes: Vec<RegistryChange>) {
+    pub(super) fn registered(&mut self, changes: Vec<RegistryChange>, now: UnixMillis) {
         for change in changes {
             let metric = match &change {
                 RegistryChange::Metric(metric) => Some((metric.device, metric.index)),
@@ -188,7 +222,9 @@ impl Engine {
             if let Some(id) = self.state.register(change) {
                 let offline_after = self.offline_after;
                 if let Some(device) = self.state.device_mut(id) {
-                    device.health.set_offline_after(offline_after);
+                    device.health.configure_offline_after(offline_after);
+                    let (name, key) = (&device.registered.name, &device.key);
+                    device.rules = self.alerts.rules_for_status(name, key);
                 }
                 if let Some(device) = self.state.device(id) {
                     self.hub.device_added(device);
@@ -197,10 +233,7 @@ impl Engine {
             if let Some((id, index)) = metric
                 && let Some(device) = self.state.device_mut(id)
             {
-                let (name, key) = (Arc::clone(&device.registered.name), device.key.clone());
-                if let Some(metric) = device.metric_mut(index) {
-                    metric.rules = self.alerts.rules_for(&name, &key, &metric.name);
-                }
+                device.watch_metric(index, &mut self.alerts, now);
             }
         }
     }
@@ -223,13 +256,11 @@ impl Engine {
                 device.health.gateway_lost(&reason, now);
             });
         }
-        for device in self.state.devices_mut() {
-            let id = device.id();
-            if device.health.deadline().is_some_and(|at| at <= now)
-                && let Some(draft) = device.health.transition(id, now)
-            {
-                self.pending.events.push(EventDraft::Status(draft));
-            }
+        while let Some(id) = self.schedule.take_due(now) {
+            let Some(device) = self.state.device_mut(id) else { continue };
+            let next = device.look_around(now);
+            self.schedule.look_by(id, next.max(now.plus(TICK)));
+            self.announce(id, now);
         }
         let mut drafts = Vec::new();
         if self.alerts.deadline().is_some_and(|at| at <= now) {
@@ -257,15 +288,16 @@ impl Engine {
         now: UnixMillis,
         change: impl Fn(&mut crate::state::Device),
     ) {
+        let mut changed = Vec::new();
         for device in self.state.devices_mut() {
-            if device.registered.sub != *sub || device.registered.gateway.as_ref() != Some(name) {
-                continue;
+            if device.registered.sub == *sub && device.registered.gateway.as_ref() == Some(name) {
+                change(device);
+                changed.push(device.id());
             }
-            change(device);
-            let id: DeviceId = device.id();
-            if let Some(draft) = device.health.transition(id, now) {
-                self.pending.events.push(EventDraft::Status(draft));
-            }
+        }
+        for id in changed {
+            self.schedule.look_by(id, now);
+            self.announce(id, now);
         }
     }
 
@@ -274,7 +306,7 @@ impl Engine {
         let stored = |name: &Arc<str>, json| RuleChange { name: Arc::clone(name), json };
         match edit {
             RuleEdit::Files(files) => self.rules.files = files,
-            RuleEdit::Put(rule, answer) => {
+            RuleEdit::Put(rule, ticket, answer) => {
                 if let Err(read_only) = self.rules.in_file(&rule.name) {
                     let _ = answer.send(Err(read_only));
                     return;
@@ -283,28 +315,31 @@ impl Engine {
                 self.pending.rules.push(stored(&rule.name, Some(json.into())));
                 self.rules.stored.retain(|known| known.name != rule.name);
                 self.rules.stored.push(rule);
+                self.pending_tickets.push((Some(ticket), None));
                 let _ = answer.send(Ok(()));
             }
-            RuleEdit::Delete(name, answer) => {
+            RuleEdit::Delete(name, ticket, answer) => {
                 let known = self.rules.stored.iter().any(|rule| rule.name == name);
                 let deleted = self.rules.in_file(&name).map(|()| known);
                 if deleted == Ok(true) {
                     self.pending.rules.push(stored(&name, None));
                     self.rules.stored.retain(|rule| rule.name != name);
                 }
+                self.pending_tickets.push((Some(ticket), None));
                 let _ = answer.send(deleted);
             }
         }
         let mut drafts = Vec::new();
         self.alerts.set_rules(self.rules.all(), now, &mut drafts);
-        debug_assert!(drafts.iter().all(|draft| draft.status == AlertStatus::Resolved));
-        self.draft(drafts);
         for device in self.state.devices_mut() {
-            device.watch(&self.alerts);
+            device.watch(&mut self.alerts, now, &mut drafts);
         }
+        self.draft(drafts);
     }
 }
 
+/// How many updates ahead the engine looks: what they touch has room in a small cache.
+const AHEAD: usize = 32;
 /// How far beyond its receipt a reading may count when last values move: a clock that runs ahead
 /// freezes nothing (WebSocket API, section 5).
-const LEAD: std::time::Duration = std::time::Duration::from_secs(1);
+pub const LEAD: std::time::Duration = std::time::Duration::from_secs(1);

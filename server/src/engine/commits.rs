@@ -28,6 +28,7 @@ impl Engine {
     /// Tells whether nothing waits for the store to be idle.
     pub(super) fn is_committed(&self) -> bool {
         self.pending_tickets.is_empty()
+            && self.agents.is_committed()
             && self.pending == Commit { received_at: self.pending.received_at, ..Commit::default() }
     }
 
@@ -39,7 +40,9 @@ impl Engine {
         if self.commit_at() > instant && !self.stopping {
             return;
         }
-        let commit = std::mem::take(&mut self.pending);
+        let agents = self.agents.take_changes();
+        let keys = self.keys.take_pending();
+        let commit = Commit { agents, keys, ..std::mem::take(&mut self.pending) };
         // The channel holds one commit and the store has none: there is room unless it has ended,
         // and then the process ends.
         if self.store.try_send(commit).is_ok() {
@@ -66,6 +69,8 @@ impl Engine {
             }
             drop(permit);
         }
+        self.agents.committed();
+        self.keys.committed();
         let any = !committed.events.is_empty();
         for event in committed.events {
             self.state.publish(event, now);

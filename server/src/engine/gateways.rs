@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use valtronics_protocol::time::UnixMillis;
 
 use super::TooManyNames;
-use crate::state::Device;
+use crate::{domain::status::COME_BACK, state::Device};
 
 /// After how much silence a gateway counts as offline, where nothing else is said.
 pub(super) const OFFLINE_AFTER: Duration = Duration::from_secs(45);
@@ -35,6 +35,8 @@ struct Gateway {
     connections: usize,
     /// Since when it has no connection.
     gone_at: UnixMillis,
+    /// Before this, its absence means nothing: the server has just started.
+    patient_until: UnixMillis,
 }
 
 impl Gateways {
@@ -43,7 +45,8 @@ impl Gateways {
         let mut gateways = Self::default();
         for device in devices {
             if let Some(name) = &device.registered.gateway {
-                gateways.find((Arc::clone(&device.registered.sub), Arc::clone(name)), now);
+                let key = (Arc::clone(&device.registered.sub), Arc::clone(name));
+                gateways.find(key, now).patient_until = now.plus(COME_BACK);
             }
         }
         gateways
@@ -64,7 +67,7 @@ impl Gateways {
     }
 
     fn find(&mut self, key: GatewayKey, now: UnixMillis) -> &mut Gateway {
-        self.0.entry(key).or_insert(Gateway { connections: 0, gone_at: now })
+        self.0.entry(key).or_insert(Gateway { connections: 0, gone_at: now, patient_until: now })
     }
 
     /// Notes a connection more or less; returns the gateway if that was the first one or the last.
@@ -78,6 +81,7 @@ impl Gateways {
         let key = (sub, name);
         let gateway = self.find(key.clone(), now);
         if connected {
+            gateway.patient_until = now;
             gateway.connections += 1;
             return (gateway.connections == 1).then_some(key);
         }
@@ -93,7 +97,9 @@ impl Gateways {
         now: UnixMillis,
     ) -> Vec<GatewayKey> {
         let gone = self.0.extract_if(|key, gateway| {
-            gateway.connections == 0 && now.since(gateway.gone_at) >= offline_after(key)
+            gateway.connections == 0
+                && gateway.patient_until <= now
+                && now.since(gateway.gone_at) >= offline_after(key)
         });
         gone.map(|(key, _)| key).collect()
     }

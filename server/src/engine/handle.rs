@@ -18,6 +18,9 @@ pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
 }
 
+/// A look at what is known, in the engine's turn.
+pub type Look = Box<dyn FnOnce(&State, &Alerts) + Send>;
+
 /// The engine has ended: the server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server stops")]

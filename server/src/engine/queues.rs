@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{oneshot, watch};
 use valtronics_protocol::uplink::Ack;
 
-use super::TooManyNames;
 use crate::{
     commit::{Commit, Lane, QueueKey, QueueMachine},
     ingest::{OpenQueue, Ticket},
@@ -35,6 +34,14 @@ pub enum NotOpened {
     /// word "queue" that it is to begin a new one.
     #[error("this queue belongs to another machine: it is a copy, and begins a new one")]
     Copied,
+}
+
+/// A subject brings a name, and has as many as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this {kind} is new, and the token's subject has {most} already, the most it may have")]
+pub struct TooManyNames {
+    pub(super) kind: &'static str,
+    pub(super) most: usize,
 }
 
 /// A numbering as a connection finds it.

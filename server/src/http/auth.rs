@@ -5,8 +5,11 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 
-use super::{Api, error::ApiError};
-use crate::auth::{Claims, Scope};
+use super::{Api, Peer, error::ApiError};
+use crate::{
+    auth::{Claims, Scope},
+    clock,
+};
 
 /// Returns the token of the handshake or request; other schemes are others' business.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -35,7 +38,11 @@ impl FromRequestParts<Api> for Authenticated {
         let unauthorized = |why: &str| ApiError::new(StatusCode::UNAUTHORIZED, why);
         let token = bearer(&parts.headers)
             .ok_or_else(|| unauthorized("send Authorization: Bearer and a token"))?;
-        let claims = api.gate.keys.verify(token).await;
-        claims.map(Self).map_err(|fault| unauthorized(&format!("the token is refused: {fault:?}")))
+        api.gate.keys.verify(token).await.map(Self).map_err(|fault| {
+            if let Some(Peer(address)) = parts.extensions.get() {
+                api.gate.admission().refused_token(*address, token, fault, clock::instant());
+            }
+            unauthorized(&format!("the token is refused: {fault:?}"))
+        })
     }
 }

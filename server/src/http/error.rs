@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::engine::EngineGone;
+use crate::{engine::EngineGone, store_task::Unreadable};
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -38,6 +38,12 @@ impl ApiError {
 impl From<EngineGone> for ApiError {
     fn from(gone: EngineGone) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).retry_after(5)
+    }
+}
+
+impl From<Unreadable> for ApiError {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, unreadable.to_string()).retry_after(5)
     }
 }
 

@@ -13,7 +13,7 @@ use axum::{
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
+use super::{Api, auth::Authenticated, durable::Durable, error::ApiError, extract::Read};
 use crate::{
     auth::Scope,
     domain::rule::Rule,
@@ -56,9 +56,10 @@ pub(super) async fn put(
     may_edit(&user)?;
     let rule = Rule::parse_json(&body, Some(&name))
         .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
-    let (answer, answered) = oneshot::channel();
-    api.engine.send(Input::Rules(RuleEdit::Put(rule.clone(), answer))).await?;
+    let ((ticket, durable), (answer, answered)) = (Durable::ticket(), oneshot::channel());
+    api.engine.send(Input::Rules(RuleEdit::Put(rule.clone(), ticket, answer))).await?;
     answered.await.map_err(|_| EngineGone)?.map_err(conflict)?;
+    durable.wait().await?;
     Ok(Json(rule))
 }
 
@@ -68,10 +69,12 @@ pub(super) async fn delete(
     Read(Path(name)): Read<Path<String>>,
 ) -> Result<StatusCode, ApiError> {
     may_edit(&user)?;
-    let (answer, answered) = oneshot::channel();
+    let ((ticket, durable), (answer, answered)) = (Durable::ticket(), oneshot::channel());
     let name: Arc<str> = name.into();
-    api.engine.send(Input::Rules(RuleEdit::Delete(name, answer))).await?;
-    match answered.await.map_err(|_| EngineGone)?.map_err(conflict)? {
+    api.engine.send(Input::Rules(RuleEdit::Delete(name, ticket, answer))).await?;
+    let known = answered.await.map_err(|_| EngineGone)?.map_err(conflict)?;
+    durable.wait().await?;
+    match known {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::not_found("rule")),
     }

@@ -6,10 +6,10 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use valtronics_protocol::uplink::Ack;
 
-use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
+use super::{Api, auth::Authenticated, error::ApiError, extract::Read, idempotency};
 use crate::{
     auth::Scope,
     clock,
@@ -20,6 +20,7 @@ use crate::{
         resolve::{merge, take, unknown},
     },
     store_task::{RegisterError, Registrant},
+    used_key::Once,
 };
 
 pub(super) async fn post(
@@ -33,6 +34,13 @@ pub(super) async fn post(
     if kind.is_some_and(|kind| kind.contains("senml")) {
         let why = "SenML is not supported by this version yet: send application/json";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    let received_at = clock::now();
+    let key = idempotency::read(&headers, &claims.sub, &body, received_at)?;
+    if let Some(key) = &key
+        && idempotency::was_taken(&api, key).await?
+    {
+        return Ok(StatusCode::ACCEPTED);
     }
     let parsed = json::parse(&body, true)
         .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
@@ -58,8 +66,16 @@ pub(super) async fn post(
     }
     let (progress, mut durable) = watch::channel(Ack::default());
     let reached = Ack { seq: Some(1), event: None };
+    let (once, state) = match key {
+        Some(wanted) => {
+            let (answer, state) = oneshot::channel();
+            (Some(Box::new(Once { wanted, answer })), Some(state))
+        }
+        None => (None, None),
+    };
     let mut batch = Batch {
-        received_at: clock::now(),
+        received_at,
+        once,
         arrived_at: Some(clock::instant()),
         ticket: Some(Ticket { progress: Arc::new(progress), reached, queue: None }),
         ..Batch::default()
@@ -74,6 +90,9 @@ pub(super) async fn post(
     let permit = Arc::clone(&api.intake).acquire_many_owned(bytes).await;
     batch.permit = Some(permit.map_err(|_| EngineGone)?);
     api.engine.send(Input::Batch(batch)).await?;
+    if let Some(state) = state {
+        idempotency::may_go_on(state.await.map_err(|_| EngineGone)?)?;
+    }
     durable.wait_for(|ack| *ack == reached).await.map_err(|_| EngineGone)?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -182,8 +182,13 @@ fn subscriber(
 pub(super) async fn uplink(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, ApiError> {
+    if query.is_some_and(|query| !query.is_empty()) {
+        let why = "/uplink takes no query: send the token by auth";
+        return Err(ApiError::bad_request(why));
+    }
     let key = websocket_key(request.headers())?;
     check_origin(&api, request.headers())?;
     let offered = offered_protocols(request.headers());

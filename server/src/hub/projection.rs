@@ -164,12 +164,14 @@ fn encode_split<'a>(
     frames: &mut Vec<Arc<TelemetryFrame>>,
 ) {
     let entry = |change: Change<'a>| {
-        let (name, unit) = device.metric(change.metric).map_or(("", ""), |m| (&*m.name, &*m.unit));
+        let metric = device.metric(change.metric);
+        let (name, unit) = metric.map_or(("", ""), |metric| (&*metric.name, &*metric.unit));
         let value = MetricValue {
             value: Cow::Borrowed(change.value),
             unit: Cow::Borrowed(unit),
             timestamp: change.at,
-            stale: false,
+            stale: mark == Mark::Snapshot
+                && metric.is_some_and(|metric| metric.freshness.is_stale()),
         };
         (Cow::Borrowed(name), value)
     };

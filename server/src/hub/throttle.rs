@@ -110,6 +110,11 @@ impl Throttles {
         }
     }
 
+    /// Tells whether somebody stands here for a device.
+    pub(super) fn has(&self, device: DeviceId) -> bool {
+        !self.all.is_empty() || self.by_device.contains_key(&device)
+    }
+
     /// Notes that metrics of a device changed; returns what is to be told at once.
     pub(super) fn changed(
         &mut self,

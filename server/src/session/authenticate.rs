@@ -76,7 +76,7 @@ impl Requests {
 
     /// Goes on with what was held.
     pub(super) fn release(&mut self, now: Instant) -> Step {
-        match self.held.take() {
+        match self.held.take().map(|held| *held) {
             None => Step::Answered,
             Some(Held::Refusal(refusal)) => self.answer(refusal),
             Some(Held::Token { message, token, changes, give_up_at }) => {
@@ -93,7 +93,7 @@ impl Requests {
     }
 
     fn hold(&mut self, held: Held, until: Instant) -> Step {
-        self.held = Some(held);
+        self.held = Some(Box::new(held));
         Step::Held { until }
     }
 
@@ -122,7 +122,7 @@ impl Requests {
                 outbox: Arc::clone(&self.outbox),
                 claims: claims.clone(),
             });
-            if let Some(subscribe) = self.endpoint.clone() {
+            if let Some(subscribe) = self.endpoint.as_deref().cloned() {
                 self.commands.push(Command::SubscribeEndpoint { session: self.id, subscribe });
             }
         }

@@ -116,7 +116,7 @@ pub(super) struct Requests {
     pub(super) id: SessionId,
     pub(super) address: IpAddr,
     /// To what the endpoint subscribes by itself at the first `auth`.
-    pub(super) endpoint: Option<request::Subscribe>,
+    pub(super) endpoint: Option<Box<request::Subscribe>>,
     /// Until it leaves.
     pub(super) entry: Option<Entry>,
     pub(super) outbox: Arc<Outbox>,
@@ -125,7 +125,7 @@ pub(super) struct Requests {
     bucket: TokenBucket,
     pub(super) claims: Option<Claims>,
     /// What is answered later, before all that waits.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Box<Held>>,
     /// The connection is to end: nothing more is handled.
     ended: bool,
     waiting: VecDeque<Message>,
@@ -149,7 +149,7 @@ impl Requests {
         Self {
             id,
             address,
-            endpoint,
+            endpoint: endpoint.map(Box::new),
             entry: Some(entry),
             outbox,
             gate,
@@ -179,11 +179,11 @@ impl Requests {
         !self.waiting.is_empty()
     }
 
-    /// Ends it; returns what the engine is to be told.
-    pub(super) fn leave(&mut self) -> Option<Command> {
+    /// Ends it; returns whom the engine is to let go of.
+    pub(super) fn leave(&mut self) -> Option<SessionId> {
         // Now: the goodbye may take a while, and its place is free.
         drop(self.entry.take());
-        self.claims.take().map(|_| Command::Detach(self.id))
+        self.claims.take().map(|_| self.id)
     }
 
     /// Takes in a token that came with the handshake, as if it had come first.
@@ -229,6 +229,10 @@ impl Requests {
             return None;
         }
         let mut message = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            // A connection that is idle keeps no room for what it asked once.
+            self.waiting.shrink_to_fit();
+        }
         if !self.bucket.take(now) {
             let why = format!(
                 "at most {} messages a second: this one was dropped, send it again later",

@@ -12,6 +12,11 @@ use super::{StoreError, chunk::HOUR, uplinks};
 
 /// For how long events are kept (programs, `[history]`).
 const KEEP_EVENTS: Duration = Duration::from_secs(365 * 86_400);
+/// For how long a numbering is remembered in which nothing is numbered any more: far longer than an
+/// agent is away and still has something to send.
+const KEEP_QUEUES: Duration = Duration::from_secs(365 * 86_400);
+/// For how long idempotency keys are kept (programs, `POST /api/v1/telemetry`).
+const KEEP_KEYS: Duration = Duration::from_secs(86_400);
 /// How many commits, and events of a channel, one call deletes: a few milliseconds' work, and more
 /// than what comes in between two calls a second apart.
 const DELETED_AT_ONCE: usize = 1000;
@@ -33,10 +38,14 @@ pub(super) fn prune(
     for channel in [Channel::Alerts, Channel::Devices] {
         events = events.max(events_of(&transaction, channel, now.minus(KEEP_EVENTS))?);
     }
+    let keys = used_keys(&transaction, now.minus(KEEP_KEYS))?;
     let gaps = uplinks::prune_lost(&transaction, now.minus(keep), DELETED_AT_ONCE)?;
+    transaction
+        .prepare_cached("DELETE FROM queues WHERE seen_at < ?1")?
+        .execute([now.minus(KEEP_QUEUES).0])?;
     transaction.commit()?;
     let pages = give_back(db)?;
-    let most = commits.max(events).max(gaps);
+    let most = commits.max(events).max(keys).max(gaps);
     Ok(most == DELETED_AT_ONCE || chunks == CHUNKS_AT_ONCE || pages == PAGES_AT_ONCE)
 }
 
@@ -52,6 +61,12 @@ fn chunks(transaction: &Transaction<'_>, before: UnixMillis) -> Result<usize, St
                (SELECT id FROM chunks WHERE hour < ?1 ORDER BY hour LIMIT ?2)";
     let first_kept = before.0.div_euclid(HOUR);
     Ok(transaction.prepare_cached(sql)?.execute(params![first_kept, CHUNKS_AT_ONCE])?)
+}
+
+fn used_keys(transaction: &Transaction<'_>, before: UnixMillis) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM used_keys WHERE (sub, key) IN
+               (SELECT sub, key FROM used_keys WHERE at < ?1 ORDER BY at LIMIT ?2)";
+    Ok(transaction.prepare_cached(sql)?.execute(params![before.0, DELETED_AT_ONCE])?)
 }
 
 /// Deletes from the beginning up to the first event that is young enough: never a hole.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq};
+use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis};
 
 use super::{
-    StoreError,
+    StoreError, agents, alerts,
     events::{self, parse},
     journal,
     registry::Registry,
@@ -15,9 +15,11 @@ use super::{
 use crate::{
     commit::{
         CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, QueueMachine, RegistryChange, Row,
-        Severities,
+        Severities, WatchKey,
     },
     state::RING,
+    tally::{AgentId, AgentKey, AgentRecord},
+    used_key::{Digest, UsedKey},
 };
 
 /// What the store holds when it is opened.
@@ -29,6 +31,10 @@ pub struct Restored {
     pub names: Vec<RegistryChange>,
     /// How far each numbering is committed.
     pub queues: Vec<(QueueKey, u64)>,
+    /// What was counted of agents.
+    pub agents: Vec<(AgentId, AgentKey, AgentRecord)>,
+    /// Idempotency keys in the order in which they were used.
+    pub keys: Vec<UsedKey>,
     /// On which machines they are, where that is known.
     pub machines: Vec<QueueMachine>,
     /// The last change of each device that ever changed.
@@ -47,6 +53,8 @@ pub struct Restored {
     pub device_seq: Seq,
     /// Rules that were edited over HTTP, as JSON.
     pub rules: Vec<(String, String)>,
+    /// What is remembered of devices under rules, as JSON.
+    pub watches: Vec<(WatchKey, String)>,
     /// The newest value of each metric.
     pub last_values: Vec<Row>,
     /// How many blobs of readings could not be read.
@@ -64,6 +72,8 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         log: db.query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0))?,
         names: registry.all(),
         queues: queues(db)?,
+        agents: agents::load(db)?,
+        keys: keys(db)?,
         machines: uplinks::machines(db)?,
         statuses: statuses(db)?,
         open_alerts: open_alerts(db)?,
@@ -73,6 +83,7 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         alert_seq: last_seq(Channel::Alerts)?,
         device_seq: last_seq(Channel::Devices)?,
         rules: rules(db)?,
+        watches: alerts::watches(db)?,
         last_values,
         damaged,
     })
@@ -88,6 +99,15 @@ fn queues(db: &Connection) -> Result<Vec<(QueueKey, u64)>, StoreError> {
         queues.push((key, row.get::<_, i64>(3)?.cast_unsigned()));
     }
     Ok(queues)
+}
+
+fn keys(db: &Connection) -> Result<Vec<UsedKey>, StoreError> {
+    let mut statement = db.prepare("SELECT sub, key, body, at FROM used_keys ORDER BY at")?;
+    let rows = statement.query_map([], |row| {
+        let (key, body) = (Digest(row.get(1)?), Digest(row.get(2)?));
+        Ok(UsedKey { sub: row.get(0)?, key, body, at: UnixMillis(row.get(3)?) })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn statuses(db: &Connection) -> Result<Vec<DeviceStatusUpdate>, StoreError> {

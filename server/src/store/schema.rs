@@ -18,7 +18,7 @@ const APPLICATION_ID: u32 = 0x5661_6c74;
 const FILE: &str = "valtronics.db";
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
@@ -83,6 +83,45 @@ const MIGRATIONS: [&str; 4] = [
     CREATE INDEX resolved_alerts ON alerts (seq) WHERE resolved;
 ",
     "
+    CREATE TABLE agents (
+        id INTEGER PRIMARY KEY,
+        sub TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        json TEXT NOT NULL,
+        UNIQUE (sub, kind, name)
+    );
+    CREATE TABLE agent_sums (
+        id INTEGER PRIMARY KEY,
+        last_seen INTEGER NOT NULL,
+        received INTEGER NOT NULL,
+        stored INTEGER NOT NULL,
+        duplicated INTEGER NOT NULL,
+        expired INTEGER NOT NULL,
+        lost INTEGER NOT NULL,
+        events_received INTEGER NOT NULL,
+        events_duplicated INTEGER NOT NULL
+    );
+    CREATE TABLE used_keys (
+        sub TEXT NOT NULL,
+        key BLOB NOT NULL,
+        body BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (sub, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX used_keys_by_time ON used_keys (at);
+    ALTER TABLE queues ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE queues SET seen_at = unixepoch() * 1000;
+",
+    "
+    CREATE TABLE watches (
+        rule TEXT NOT NULL,
+        device INTEGER NOT NULL,
+        json TEXT NOT NULL,
+        PRIMARY KEY (rule, device)
+    ) WITHOUT ROWID;
+",
+    "
     CREATE TABLE gaps (
         id INTEGER PRIMARY KEY,
         device INTEGER NOT NULL REFERENCES devices,
@@ -117,6 +156,7 @@ const MIGRATIONS: [&str; 4] = [
     CREATE INDEX chunks_by_device
         ON chunks (device, hour, part, upto, first_arrived, last_arrived);
     CREATE INDEX chunks_by_hour ON chunks (hour);
+    CREATE INDEX chunks_by_arrival ON chunks (last_arrived, first_arrived);
     CREATE TABLE merges (
         device INTEGER NOT NULL,
         hour INTEGER NOT NULL,
@@ -149,17 +189,19 @@ fn private(path: &Path) -> Result<File, StoreError> {
         .map_err(|error| StoreError::Io { path: path.to_path_buf(), error })
 }
 
-/// Opens the file beside the one who writes, to read only.
+/// Opens the file and brings its tables up to date.
+pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
+    migrate_to(dir, MIGRATIONS.len())
+}
+
+/// Opens a file that there is, to read it.
 pub(super) fn open_to_read(dir: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(dir.join(FILE), flags)?;
     db.busy_timeout(Duration::from_secs(5))?;
-    Ok(db)
-}
-
-/// Opens the file and brings its tables up to date.
-pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
-    migrate_to(dir, MIGRATIONS.len())
+    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known { Err(StoreError::Newer { found, known }) } else { Ok(db) }
 }
 
 /// Opens the file and brings its tables to a version at least.

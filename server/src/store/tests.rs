@@ -17,6 +17,7 @@ use crate::commit::{
 mod failures;
 mod history;
 mod names;
+mod proof;
 
 const NOW: UnixMillis = UnixMillis(1_704_110_400_000);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -32,6 +33,13 @@ fn reading(metric: u32, at: i64, value: i64) -> Row {
 
 fn readings(received_at: UnixMillis, readings: Vec<Row>) -> Commit {
     Commit { received_at, readings, ..Commit::default() }
+}
+
+/// A row of what is remembered of the device under a rule.
+fn watch(
+    (rule, json): (&str, Option<&str>),
+) -> ((std::sync::Arc<str>, DeviceId), Option<std::sync::Arc<str>>) {
+    ((rule.into(), DeviceId(1)), json.map(Into::into))
 }
 
 fn events(events: Vec<EventDraft>) -> Commit {
@@ -117,17 +125,20 @@ fn everything_comes_back() {
                 RuleChange { name: "hot".into(), json: Some("{\"a\":1}".into()) },
                 RuleChange { name: "cold".into(), json: Some("{}".into()) },
             ],
+            watches: [("hot", Some("1")), ("cold", Some("2"))].map(watch).into(),
             ..Commit::default()
         })
         .unwrap();
     let deleted = RuleChange { name: "cold".into(), json: None };
-    store.commit(&Commit { rules: vec![deleted], ..Commit::default() }).unwrap();
+    let watches = [("hot", Some("3")), ("cold", None)].map(watch).into();
+    store.commit(&Commit { rules: vec![deleted], watches, ..Commit::default() }).unwrap();
     drop(store);
 
     let (store, again) = Store::open(dir.path()).unwrap();
     assert_eq!(again.log, first.log);
     assert_eq!(again.names.len(), 2);
     assert_eq!(again.last_values, [reading(0, 5, 7)]);
+    assert_eq!(again.watches, [(("hot".into(), DeviceId(1)), "3".to_owned())]);
     assert_eq!(again.rules, [("hot".to_owned(), "{\"a\":1}".to_owned())]);
     let mut queues = again.queues;
     queues.sort_by_key(|(key, _)| key.lane as u8);
@@ -338,7 +349,7 @@ fn files_of_others_are_refused() {
     store.db.pragma_update(None, "user_version", 99).unwrap();
     drop(store);
     let newer = Store::open(dir.path()).map(drop).unwrap_err();
-    assert!(matches!(newer, StoreError::Newer { found: 99, known: 4 }), "{newer}");
+    assert!(matches!(newer, StoreError::Newer { found: 99, .. }), "{newer}");
 
     let path = dir.path().join("valtronics.db");
     std::fs::remove_file(&path).unwrap();

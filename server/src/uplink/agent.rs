@@ -89,6 +89,9 @@ impl Decoder {
         let known = frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(first));
         let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
         received.duplicates = skipped;
+        let tally = &mut received.batch.tally;
+        tally.received = rows as u64;
+        tally.duplicated = skipped as u64;
         received.ack_again = skipped > 0;
         self.resolve(skipped, historical, &mut received.batch);
         let last = first.saturating_add(rows as u64).saturating_sub(1);
@@ -114,6 +117,9 @@ impl Decoder {
             let row = Row { device: *device, metric: *metric, at, value: row.value.clone() };
             push_row(batch, begin, row, historical);
         }
+        // What has no id is counted, not passed over.
+        let missing = self.batches.rows().len() - skipped - batch.rows.len();
+        batch.tally.refuse(ErrorCode::Internal, missing as u64);
     }
 
     /// Has the names of every series looked up again: a new token may be for other devices.
@@ -170,9 +176,12 @@ impl Frames {
                     received.batch.items.push(Item::OfflineAfter(id, info.offline_after));
                 }
             }
+            AgentMessage::Counters(counters) => received.batch.reported = Some(Box::new(counters)),
             AgentMessage::Status(event) => {
+                received.batch.tally.events_received += 1;
                 if self.admitted.queue.is_some() && Some(event.seq) <= self.admitted.accepted.event
                 {
+                    received.batch.tally.events_duplicated += 1;
                     received.duplicates += 1;
                     received.ack_again = true;
                     return Ok(received);
@@ -200,6 +209,7 @@ impl Frames {
             return Ok(());
         }
         let own = self.admitted.gateway.clone();
+        received.batch.tally.lost = gap.devices.iter().map(|loss| loss.readings).sum();
         for loss in gap.devices.iter().take(MAX_GAP_LOSSES) {
             // What nobody is known for is the gateway's own.
             let Some(name) = loss.device.as_deref().or(own.as_deref()) else { continue };

@@ -9,12 +9,12 @@ use valtronics_protocol::{
     uplink::{Ack, Gateway},
 };
 
-use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, refusal, ticket};
+use super::{Admitted, Dialect, End, Uplink, Uplinks, agent, refusal};
 use crate::{
     auth::{Scope, refused_sub},
     clock,
     ingest::{
-        Batch,
+        Batch, Ticket,
         json::{self, Content, Fault},
         names::Names,
         resolve::{merge, take, unknown},
@@ -22,6 +22,7 @@ use crate::{
     monitor::Figures,
     socket::Message,
     store_task::{RegisterError, Registrant},
+    tally::Tally,
 };
 
 /// The first message of a connection.
@@ -47,12 +48,47 @@ pub(super) struct Received {
 impl Received {
     /// Adds it to the figures of its connection.
     pub(super) fn count(&self, figures: &Figures) {
-        figures.readings.add(self.batch.rows.len() as u64);
+        // A preview's readings come again, with their numbers.
+        let readings = if self.batch.preview { 0 } else { self.batch.rows.len() };
+        figures.readings.add(readings as u64);
         figures.duplicates.add(self.duplicates as u64);
         figures.replaced.add(self.batch.replaced);
         // Only what is refused is answered at once.
         figures.refused.add(self.answers.len() as u64);
     }
+
+    /// Answers a message of so many readings that it is not taken.
+    fn refuse(&mut self, code: ErrorCode, why: String, seq: Option<u64>, readings: u64) {
+        self.batch.tally.refuse(code, readings);
+        self.answers.push(refusal(code, why, seq));
+    }
+
+    /// Notes a message of so many readings that came before.
+    fn duplicated(&mut self, content: Option<&Content<'_>>, readings: u64) {
+        self.duplicates += 1;
+        self.ack_again = true;
+        match content {
+            Some(Content::Status { .. }) => self.batch.tally.events_duplicated += 1,
+            Some(Content::Readings { .. } | Content::Auth { .. }) | None => {
+                self.batch.tally.duplicated += readings;
+            }
+        }
+    }
+}
+
+/// Counts what a message brings; returns how many readings. One that cannot be read counts as one.
+fn count(content: Option<&Content<'_>>, tally: &mut Tally) -> u64 {
+    let count = match content {
+        Some(Content::Readings { readings, .. }) => readings.len() as u64,
+        Some(Content::Auth { .. }) => 0,
+        Some(Content::Status { .. }) => {
+            tally.events_received += 1;
+            0
+        }
+        None => 1,
+    };
+    tally.received += count;
+    count
 }
 
 /// The frames of one connection.
@@ -102,16 +138,19 @@ impl Frames {
             Ok(parsed) => parsed,
             Err(error) => {
                 let why = format!("the frame cannot be read: {error}");
-                received.answers.push(refusal(ErrorCode::InvalidJson, why, None));
+                received.batch.tally.received += 1;
+                received.refuse(ErrorCode::InvalidJson, why, None, 1);
                 return Ok(received);
             }
         };
         received.batch.received_at = clock::now();
+        received.batch.rows.reserve(parsed.readings.len());
+        received.batch.items.reserve(parsed.messages.len());
         let (mut reached, mut learned) = (Ack::default(), false);
         for message in &parsed.messages {
+            let count = count(message.content.as_ref().ok(), &mut received.batch.tally);
             if self.is_known(message.seq) {
-                received.duplicates += 1;
-                received.ack_again = true;
+                received.duplicated(message.content.as_ref().ok(), count);
                 continue;
             }
             let taken = match &message.content {
@@ -133,7 +172,7 @@ impl Frames {
             match taken {
                 Ok(()) => reached.seq = message.seq.max(reached.seq),
                 Err((code, why)) => {
-                    received.answers.push(refusal(code, why, message.seq));
+                    received.refuse(code, why, message.seq, count);
                 }
             }
         }
@@ -152,7 +191,11 @@ impl Frames {
         let accepted = &mut self.admitted.accepted;
         accepted.seq = accepted.seq.max(reached.seq);
         accepted.event = accepted.event.max(reached.event);
-        batch.ticket = ticket(&self.admitted.progress, reached, self.admitted.queue.as_ref());
+        batch.ticket = (reached != Ack::default()).then(|| Ticket {
+            progress: Arc::clone(&self.admitted.progress),
+            reached,
+            queue: self.admitted.queue.clone(),
+        });
     }
 
     /// Has all new names of a frame brought into being at once, unless one of them may not.
@@ -198,6 +241,8 @@ impl Frames {
         let claims = self.shared.gate.keys.verify(token).await;
         let (address, refusals) = (self.admitted.address, &self.shared.gate.monitor.refusals);
         let claims = claims.map_err(|fault| {
+            let now = clock::instant();
+            self.shared.gate.admission().refused_token(address, token, fault, now);
             refusals.auth(address, refused_sub(token, fault).as_deref(), fault);
             (ErrorCode::InvalidToken, "the new token is not valid here".to_owned())
         })?;

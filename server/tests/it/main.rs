@@ -6,17 +6,23 @@
     reason = "a test that finds something else than it expects has failed"
 )]
 
+mod agents;
+mod alert_engine;
 mod auth;
 mod bad_input;
 mod batches;
 mod bounds;
+mod bad_tokens;
 mod cbor;
+mod disk_full;
 mod endpoints;
 mod frames;
+mod freshness;
 mod grants;
 mod history;
 mod house;
 mod http;
+mod idempotency;
 mod jwks;
 mod limits;
 mod live_first;

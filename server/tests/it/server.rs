@@ -44,6 +44,36 @@ impl Server {
         Self::with_files(config, &[]).await
     }
 
+    /// Starts a server whose data directory is a disk of so many MiB, where that may be made.
+    pub(crate) async fn on_a_small_disk(mebibytes: usize) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        // Tokens are signed out here, where the disk in there is not seen.
+        std::fs::write(data.join("secret"), "0123456789abcdef0123456789abcdef").unwrap();
+        let data = data.display();
+        let mount = format!(
+            "secret=$(cat {data}/secret) && \
+             mount -t tmpfs -o size={mebibytes}m,mode=700 none {data} && \
+             (umask 077 && printf %s \"$secret\" > {data}/secret)"
+        );
+        let mut trial = Command::new("unshare");
+        trial.args(["--mount", "sh", "-c", &mount]).stderr(Stdio::null());
+        if !trial.status().await.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let (child, _log, said, address) =
+            spawn_after(&["unshare", "--mount", "sh"], &mount, dir.path(), "").await;
+        Some(Self { child, _log, said, address, dir, config: String::new() })
+    }
+
+    /// A file of the data directory as the server sees it.
+    pub(crate) fn inner_path(&self, name: &str) -> std::path::PathBuf {
+        let data = self.dir.path().join("data").join(name);
+        let root = format!("/proc/{}/root", self.child.id().unwrap());
+        Path::new(&root).join(data.strip_prefix("/").unwrap())
+    }
+
     /// The same, with these files beside its configuration.
     pub(crate) async fn with_files(config: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -235,10 +265,22 @@ async fn spawn(
     dir: &Path,
     config: &str,
 ) -> (Child, JoinSet<()>, watch::Receiver<Vec<Json>>, String) {
+    spawn_after(&["sh"], "true", dir, config).await
+}
+
+/// The same, in a shell that does something first.
+async fn spawn_after(
+    shell: &[&str],
+    first: &str,
+    dir: &Path,
+    config: &str,
+) -> (Child, JoinSet<()>, watch::Receiver<Vec<Json>>, String) {
     write_config(dir, config);
     // So few descriptors are not enough for a server: it asks for more itself.
-    let mut child = Command::new("sh")
-        .args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\"", PROGRAM])
+    let script = format!("{first} && ulimit -S -n 256 && exec \"$0\" \"$@\"");
+    let mut child = Command::new(shell[0])
+        .args(&shell[1..])
+        .args(["-c", &script, PROGRAM])
         .arg("--config")
         .arg(dir.join("server.toml"))
         .env_remove("RUST_LOG")

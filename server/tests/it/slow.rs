@@ -77,7 +77,11 @@ async fn who_sleeps_gets_what_counts_and_nobody_else_notices() {
     let server = Server::start().await;
     let admin = server.token("ops", Some("admin"), None).await;
     let rule = r#"{"metric":"odd","kind":"threshold","above":1,"severity":"warning"}"#;
-    assert_eq!(server.http("PUT", "/api/v1/rules/odd", &admin, rule).await.0, 200);
+    // Several, since what flaps is held: one alone would soon have nothing more to say.
+    for number in 0..5 {
+        let path = format!("/api/v1/rules/odd{number}");
+        assert_eq!(server.http("PUT", &path, &admin, rule).await.0, 200);
+    }
     let mut agent = server.agent("site", None).await;
     let (mut awake, mut asleep) = (server.subscriber().await, server.narrow_subscriber().await);
     let mut got = [Got::default(), Got::default()];

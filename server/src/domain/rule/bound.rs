@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use valtronics_protocol::value::Value;
 
-use super::{RuleError, wrong};
+use super::{RuleError, Tale, Told, wrong};
 
 /// When a value is too much.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -87,6 +87,22 @@ impl Bound {
                 }
             }
         }
+    }
+
+    /// Tells where a value stands, such as `t is 31.5, above 30.0`.
+    pub(super) fn tell(&self, metric: &str, verb: &str, unit: &str, tale: Tale<'_>) -> Told {
+        let actual = tale.actual.cloned();
+        let threshold = Some(self.nearest(tale.actual).clone());
+        let Some(value) = tale.actual else {
+            return Told { threshold, actual, sentence: format!("{metric}: {self}{unit}") };
+        };
+        let stands = match (self.exceeded_by(value) == Some(true), tale.resolved) {
+            (true, _) => format!("{self}"),
+            (false, true) => format!("no longer {self}"),
+            (false, false) => format!("no longer {self} but not clear of it"),
+        };
+        let sentence = format!("{metric} {verb} {value}{unit}, {stands}");
+        Told { threshold, actual, sentence }
     }
 
     /// Refuses figures that are no numbers, that stand the wrong way round, or that would never let

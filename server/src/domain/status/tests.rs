@@ -57,7 +57,7 @@ fn silence_has_a_floor_and_may_be_configured() {
     let mut health = Health::default();
     check(&mut health, "0 heard -> Offline to Online: Receiving data\n1 heard\n2 heard\n3 heard");
     check(&mut health, "47.9 tick\n48 tick -> Online to Offline: No data for 45 s");
-    health.set_offline_after(Some(Duration::from_secs(120)));
+    health.configure_offline_after(Some(Duration::from_secs(120)));
     check(&mut health, "50 heard -> Offline to Online: Receiving data");
     check(&mut health, "169 tick\n170 tick -> Online to Offline: No data for 2 min");
 }

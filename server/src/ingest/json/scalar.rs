@@ -14,12 +14,8 @@ use valtronics_protocol::{
 
 use super::{Fault, TIMESTAMP, VALUE};
 
-/// The key of an object; borrowed, which a `Cow` alone never is.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub(super) struct Key<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
-
 /// Any JSON value, as far as one of our fields could be it.
+#[derive(Debug)]
 pub(super) enum Scalar<'a> {
     Null,
     Value(Value),

@@ -1,4 +1,6 @@
-use super::*;
+use proptest::prelude::*;
+
+use super::{scalar::Scalar, *};
 
 fn check(frame: &str, expected: Result<usize, Fault>) {
     let parsed = parse(frame, false).unwrap();
@@ -60,4 +62,84 @@ fn a_frame_of_too_many_messages_is_refused() {
     let many = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
     assert_eq!(parse(&many(MAX_FRAME_MESSAGES), false).unwrap().messages.len(), MAX_FRAME_MESSAGES);
     assert!(parse(&many(MAX_FRAME_MESSAGES + 1), false).is_err());
+}
+
+fn check_scalar(text: &str) {
+    let mut scanner = Scanner::new(text);
+    let ours = scanner.scalar().and_then(|scalar| scanner.end().map(|()| scalar)).ok();
+    let theirs = serde_json::from_str::<Scalar<'_>>(text).ok();
+    assert_eq!(format!("{ours:?}"), format!("{theirs:?}"), "{text}");
+}
+
+#[test]
+fn numbers_and_texts_are_read_as_serde_json_reads_them() {
+    let nines = "9".repeat(18);
+    for text in [
+        "0",
+        "-0",
+        "-0.0",
+        "00",
+        "01",
+        "0.1",
+        "-1.50",
+        "1.",
+        ".5",
+        "-",
+        "1e3",
+        "1E-3",
+        "1e999",
+        "0e9",
+        &nines,
+        &format!("-{nines}"),
+        &format!("{nines}9"),
+        &format!("{nines}99"),
+        "999999999999999.9",
+        "0.00000000000001",
+        "0.000000000000000001",
+        "9007199254740993.0",
+        "-9223372036854775808",
+        "18446744073709551615",
+        r#""""#,
+        r#""plain""#,
+        r#""ünïcode and more of it""#,
+        r#""a\nb""#,
+        r#""\u00e9""#,
+        r#""\ud800""#,
+        "\"a\u{1}\"",
+        "\"a\u{7f}\u{80}\"",
+        r#""open"#,
+        r#""a\""#,
+        "null",
+        "true",
+        "nul",
+        "[1, 2]",
+        "[1",
+        "{}",
+    ] {
+        check_scalar(text);
+        check_scalar(&format!(" {text}\t"));
+    }
+}
+
+const FRAME: &str = r#"[{"type":"readings","device":"d","readings":[{"metric":"temperature","value":-23.5,"unit":"°C","more":[{}]}, {"value":"on","metric":"m"}]},7]"#;
+
+proptest! {
+    #[test]
+    fn numbers_are_those_of_serde_json(text in "-?[0-9]{1,20}(\\.[0-9]{0,20})?([eE][-+]?[0-9]{0,2})?") {
+        check_scalar(&text);
+    }
+
+    #[test]
+    fn texts_are_those_of_serde_json(text in "\"[a-z \\\\\"\u{1}\u{80}ü€]{0,40}\"") {
+        check_scalar(&text);
+    }
+
+    /// One character of a frame becomes another: what is JSON for one is JSON for the other.
+    #[test]
+    fn what_is_json_is_said_by_serde_json(at in 0..FRAME.len(), other in r#"[\]\[{}:,"\\ 0-9.eE\u{1}tn-]"#) {
+        prop_assume!(FRAME.is_char_boundary(at) && FRAME.is_char_boundary(at + 1));
+        let frame = format!("{}{other}{}", &FRAME[..at], &FRAME[at + 1..]);
+        let is_json = serde_json::from_str::<serde_json::Value>(&frame).is_ok();
+        assert_eq!(parse(&frame, false).is_ok(), is_json, "{frame}");
+    }
 }

@@ -101,6 +101,16 @@ fn late_readings_join_their_hour() {
     assert_eq!(rows_of(&store, "merges"), 0);
     late.arrived_from = NOW.plus(Duration::from_millis(3));
     assert_eq!(found(&late), [30.0, 590.0, 90.0], "what came with the fourth commit, and since");
+    let mut came = Vec::new();
+    let each = |piece| {
+        if let Past::Readings { received_at, rows } = piece {
+            let values = rows.into_iter().map(|row| row.value.as_f64().unwrap());
+            came.push((received_at.0 - NOW.0, values.collect::<Vec<_>>()));
+        }
+    };
+    past(dir.path(), NOW.plus(Duration::from_millis(1)), each).unwrap();
+    let expected = [(1, vec![59.0]), (2, vec![61.0]), (3, vec![30.0, 590.0]), (4, vec![90.0])];
+    assert_eq!(came, expected, "rules are tried on it as it came");
 }
 
 #[test]
