@@ -11,8 +11,8 @@ use valtronics_protocol::id::DeviceId;
 
 use super::{SessionId, projection::ProjectionId};
 use crate::{
-    message::Packing,
-    outbox::{Outbox, Pushed, TelemetryFrame},
+    message::{Packing, TelemetryFrame},
+    outbox::{Outbox, Pushed},
 };
 
 /// Somebody who gets something.

@@ -193,8 +193,7 @@ impl World {
             let now = self.instant();
             self.hub.drained(SessionId(session), &self.state, now);
         }
-        let parse =
-            |taken: &Outgoing| serde_json::from_str(taken.message.to_text().unwrap()).unwrap();
+        let parse = |taken: &Outgoing| serde_json::from_slice(taken.message().payload()).unwrap();
         messages.iter().map(parse).collect()
     }
 

@@ -1,6 +1,7 @@
 //! What comes out of an outbox, and when.
 
 use super::*;
+use crate::commit::MetricIndex;
 
 fn frame(text: &str) -> Arc<TelemetryFrame> {
     Arc::new(TelemetryFrame {
@@ -18,7 +19,10 @@ fn push(outbox: &Outbox, text: &str, limit_bytes: usize, now: Instant) -> Pushed
 fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
     let mut messages = VecDeque::new();
     outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
-    messages.iter().map(|taken| taken.message.to_text().unwrap().to_owned()).collect()
+    messages
+        .iter()
+        .map(|taken| str::from_utf8(taken.message().payload()).unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn late_and_live_readings_take_turns_and_late_ones_hold_up_nothing() {
     assert!(!outbox.take(7, &mut messages, Waker::noop(), now).more, "live readings wait");
     assert!(outbox.take(1, &mut messages, Waker::noop(), now).more);
     let rest = take(&outbox, now);
-    let texts = messages.iter().map(|taken| taken.message.to_text().unwrap());
+    let texts = messages.iter().map(|taken| str::from_utf8(taken.message().payload()).unwrap());
     let texts: Vec<_> = texts.chain(rest.iter().map(String::as_str)).collect();
     assert_eq!(texts, ["1", "late 1", "2", "late 2", "late 3"]);
     assert!(!outbox.push_historical(&frame(&"x".repeat(HISTORICAL_BYTES + 1)), Packing::Alone));

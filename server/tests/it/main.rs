@@ -11,6 +11,7 @@ mod bad_input;
 mod batches;
 mod bounds;
 mod cbor;
+mod codec;
 mod endpoints;
 mod frames;
 mod grants;
