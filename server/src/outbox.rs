@@ -54,16 +54,20 @@ pub struct Close {
     pub reason: String,
 }
 
-/// What became of a frame that was pushed.
+/// What became of frames that were pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits in the outbox.
+    /// They wait in the outbox.
     Queued,
-    /// It waits, and the session sleeps on: [`Outbox::wake`] is to be called when the coalescing
+    /// They wait, and the session sleeps on: [`Outbox::wake`] is to be called when the coalescing
     /// period ends.
     Asleep,
-    /// It was not taken: the connection reads too slowly, and its changes are to be conflated.
-    Conflate,
+    /// Only the first so many were taken, and there are more: the connection reads too slowly, and
+    /// its changes are to be conflated.
+    Conflate {
+        /// How many.
+        taken: usize,
+    },
     /// The session has ended.
     Gone,
 }
@@ -167,12 +171,12 @@ impl Outbox {
         lanes.wake();
     }
 
-    /// Adds readings, unless more than `limit_bytes` already wait or nothing has moved for long.
+    /// Adds readings, as long as no more than `limit_bytes` wait, unless nothing has moved for long.
     ///
     /// A connection that has sent telemetry within `coalesce` is busy: it is not woken for this.
-    pub fn push_telemetry(
+    pub fn push_telemetry<'a>(
         &self,
-        frame: &Arc<TelemetryFrame>,
+        frames: impl Iterator<Item = &'a Arc<TelemetryFrame>>,
         packing: Packing,
         limit_bytes: usize,
         now: Instant,
@@ -182,19 +186,20 @@ impl Outbox {
         if lanes.gone {
             return Pushed::Gone;
         }
-        let bytes = lanes.telemetry_bytes + frame.message.size();
-        // What went ahead with an answer still waits.
-        let moved = lanes.urgent_bytes.saturating_sub(URGENT_BYTES);
-        let full = bytes + moved > limit_bytes;
-        let stalled = lanes.moved_at.is_some_and(|at| now.saturating_duration_since(at) > STALL);
-        if lanes.conflating || full || (stalled && !lanes.telemetry.is_empty()) {
-            return Pushed::Conflate;
-        }
         if lanes.telemetry.is_empty() {
             lanes.moved_at = Some(now);
         }
-        lanes.telemetry_bytes = bytes;
-        lanes.telemetry.push_back((Arc::clone(frame), packing));
+        let stalled = lanes.moved_at.is_some_and(|at| now.saturating_duration_since(at) > STALL);
+        // What went ahead with an answer still waits.
+        let moved = lanes.urgent_bytes.saturating_sub(URGENT_BYTES);
+        for (taken, frame) in frames.enumerate() {
+            let bytes = lanes.telemetry_bytes + frame.message.size();
+            if lanes.conflating || stalled || bytes + moved > limit_bytes {
+                return Pushed::Conflate { taken };
+            }
+            lanes.telemetry_bytes = bytes;
+            lanes.telemetry.push_back((Arc::clone(frame), packing));
+        }
         let busy = |at| now.saturating_duration_since(at) < coalesce;
         if lanes.asleep && lanes.taken_at.is_some_and(busy) {
             return Pushed::Asleep;

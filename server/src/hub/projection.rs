@@ -143,6 +143,12 @@ impl<'a> Encoded<'a> {
         Self { projections, device, changes, mark, known: Vec::new() }
     }
 
+    /// Returns all that was encoded.
+    pub(super) fn into_frames(self) -> impl Iterator<Item = (ProjectionId, Arc<TelemetryFrame>)> {
+        let with_id = |(id, frames): (_, Vec<_>)| frames.into_iter().map(move |frame| (id, frame));
+        self.known.into_iter().flat_map(with_id)
+    }
+
     /// Returns what a projection shows of them.
     pub(super) fn frames(&mut self, id: ProjectionId) -> &[Arc<TelemetryFrame>] {
         let at = self.known.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {

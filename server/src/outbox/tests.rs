@@ -13,7 +13,13 @@ fn frame(text: &str) -> Arc<TelemetryFrame> {
 }
 
 fn push(outbox: &Outbox, text: &str, limit_bytes: usize, now: Instant) -> Pushed {
-    outbox.push_telemetry(&frame(text), Packing::Alone, limit_bytes, now, Duration::ZERO)
+    outbox.push_telemetry(
+        [&frame(text)].into_iter(),
+        Packing::Alone,
+        limit_bytes,
+        now,
+        Duration::ZERO,
+    )
 }
 
 fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
@@ -40,11 +46,11 @@ fn answers_come_before_later_and_after_earlier_telemetry() {
 fn telemetry_is_bounded_in_bytes_and_in_age() {
     let (outbox, now) = (Outbox::default(), crate::clock::instant());
     assert_eq!(push(&outbox, "12345", 8, now), Pushed::Queued);
-    assert_eq!(push(&outbox, "6789", 8, now), Pushed::Conflate);
+    assert_eq!(push(&outbox, "6789", 8, now), Pushed::Conflate { taken: 0 });
     let later = now + STALL + Duration::from_millis(1);
-    assert_eq!(push(&outbox, "6", 8, later), Pushed::Conflate);
+    assert_eq!(push(&outbox, "6", 8, later), Pushed::Conflate { taken: 0 });
     assert_eq!(outbox.conflate().len(), 1);
-    assert_eq!(push(&outbox, "6", 8, now), Pushed::Conflate);
+    assert_eq!(push(&outbox, "6", 8, now), Pushed::Conflate { taken: 0 });
     outbox.resume();
     assert_eq!(push(&outbox, "6", 8, later), Pushed::Queued);
     assert_eq!(take(&outbox, now), ["6"]);
@@ -88,5 +94,5 @@ fn what_went_ahead_with_an_answer_still_waits() {
     outbox.answer(&"answer");
     assert_eq!(push(&outbox, &large, limit, now), Pushed::Queued);
     outbox.answer(&"answer");
-    assert_eq!(push(&outbox, &large, limit, now), Pushed::Conflate);
+    assert_eq!(push(&outbox, &large, limit, now), Pushed::Conflate { taken: 0 });
 }
