@@ -244,7 +244,7 @@ impl Session {
                 self.outbox.close(Close { code, reason });
             }
         }
-        for command in self.requests.commands.drain(..) {
+        for command in mem::take(&mut self.requests.commands) {
             self.asked += u64::from(command.is_answered());
             self.commands.push_back(command);
         }
@@ -266,6 +266,10 @@ impl Session {
                 }
             }
             moved = true;
+        }
+        if moved && self.commands.is_empty() {
+            // They are large and seldom, and most connections ask no more.
+            self.commands = VecDeque::new();
         }
         moved
     }

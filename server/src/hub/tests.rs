@@ -29,6 +29,7 @@ mod events;
 mod keys;
 mod overlap;
 mod telemetry;
+mod turn;
 
 /// How many events are at hand in these tests.
 const AT_HAND: usize = 8;

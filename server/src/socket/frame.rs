@@ -27,7 +27,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    pub(super) fn from_bits(bits: u8) -> Option<Self> {
+    fn from_bits(bits: u8) -> Option<Self> {
         let all =
             [Self::Continuation, Self::Text, Self::Binary, Self::Close, Self::Ping, Self::Pong];
         all.into_iter().find(|opcode| *opcode as u8 == bits)

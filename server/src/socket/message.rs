@@ -12,6 +12,7 @@ use super::frame::{self, CONTROL_BYTES, Opcode};
 pub struct Message {
     frame: Arc<[u8]>,
     header_bytes: u8,
+    opcode: Opcode,
     channel: Option<Channel>,
 }
 
@@ -33,7 +34,7 @@ pub enum Incoming {
 impl Message {
     fn new(opcode: Opcode, payload: &[u8]) -> Self {
         let (frame, header_bytes) = frame::write(opcode, payload);
-        Self { frame: frame.into(), header_bytes, channel: None }
+        Self { frame: frame.into(), header_bytes, opcode, channel: None }
     }
 
     /// Makes a text.
@@ -93,8 +94,7 @@ impl Message {
     /// Returns what it is.
     #[must_use]
     pub fn opcode(&self) -> Opcode {
-        // What was written with `Opcode` is one.
-        self.frame.first().and_then(|first| Opcode::from_bits(first & 0xf)).unwrap_or(Opcode::Close)
+        self.opcode
     }
 
     /// Returns what it says.
