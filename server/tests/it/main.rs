@@ -14,6 +14,7 @@ mod batches;
 mod bounds;
 mod bad_tokens;
 mod cbor;
+mod codec;
 mod disk_full;
 mod endpoints;
 mod frames;
