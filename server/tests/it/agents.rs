@@ -155,7 +155,7 @@ fn frame(first: u64, count: i64) -> Message {
         time_source: TimeSource::Receive,
     };
     let mut frame = Vec::new();
-    FrameHeader { historical: false, first }.write(&mut frame);
+    FrameHeader::Numbered { historical: false, first }.write(&mut frame);
     let readings: Vec<Reading> = (0..count).map(reading).collect();
     Encoder::default().encode_self_contained(&readings, &mut frame);
     Message::binary(frame)
