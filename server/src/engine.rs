@@ -37,18 +37,20 @@ mod gateways;
 mod handle;
 mod keys;
 mod queues;
+mod rules;
 mod schedule;
 
 use agents::Agents;
 pub use agents::{AgentCame, AgentView, ListAgents};
 pub use alerts::AlertChange;
-pub use apply::{LEAD, ReadOnly, RuleEdit, Rules};
+pub use apply::LEAD;
 pub use gateways::AdmitGateway;
 use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle, Look};
 use keys::Keys;
 use queues::Queues;
 pub use queues::{NotOpened, OpenRequest, Opened, TooManyNames};
+pub use rules::{NotEdited, RuleEdit, Rules};
 use schedule::Schedule;
 
 /// What a session asks of the engine.
@@ -225,6 +227,8 @@ pub struct Engine {
     /// What is gathered for the next commit, and who waits for it.
     pending: Commit,
     pending_tickets: Vec<Waiter>,
+    /// Somebody waits to be told of the next commit.
+    is_awaited: bool,
     /// Who waits for the commit that the store works at.
     committing: Option<Vec<Waiter>>,
     /// When the last commit was handed over.
@@ -273,6 +277,7 @@ impl Engine {
             commands: commands_rx,
             pending: Commit::default(),
             pending_tickets: Vec::new(),
+            is_awaited: false,
             committing: None,
             committed_at: instant,
             tick_at: instant + TICK,
