@@ -33,6 +33,7 @@ pub mod commit;
 pub mod store_task;
 pub mod store;
 pub mod rehearsal;
+pub mod rule_files;
 pub mod hub;
 pub mod outbox;
 pub mod session;

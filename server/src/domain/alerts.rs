@@ -36,7 +36,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use tell::{draft, orphaned};
+use tell::{draft, ended, orphaned};
 pub use watch::Saved;
 use watch::{Open, Watch};
 
@@ -149,12 +149,8 @@ impl Alerts {
             if watch.is_saved() {
                 self.unsaved.insert((Arc::clone(&old.name), device), None);
             }
-            if let Some(open) = watch.unresolved() {
-                let gone = if new.is_some() { "changed" } else { "deleted" };
-                let message = format!("Rule {} was {gone}", old.name).into();
-                let open = Open { status: AlertStatus::Resolved, at: now, ..open };
-                out.push(AlertDraft { message, ..draft(old, device, open, &watch) });
-            }
+            let gone = if new.is_some() { "changed" } else { "deleted" };
+            out.extend(ended(old, gone, device, &watch, now));
         }
         // The order of a map means nothing.
         if let Some(ended) = out.get_mut(first..) {
@@ -193,6 +189,26 @@ impl Alerts {
                 Some(place) => self.insert(RuleIndex(place), device, Watch::restored(None, saved)),
                 None => drop(self.unsaved.insert((name, device), None)),
             }
+        }
+    }
+
+    /// Ends what was restored of devices that are not their rules' any more: the rules changed while
+    /// the server was stopped.
+    pub fn end_uncovered(
+        &mut self,
+        covers: impl Fn(&Rule, DeviceId) -> bool,
+        now: UnixMillis,
+        out: &mut Vec<AlertDraft>,
+    ) {
+        for ((index, device), watch) in std::mem::take(&mut self.watches) {
+            let Some(rule) = self.rules.get(index.0) else { continue };
+            if covers(rule, device) {
+                self.watches.insert((index, device), watch);
+                continue;
+            }
+            watch.scheduled.map(|at| self.schedule.remove(&(at, index, device)));
+            self.unsaved.insert((Arc::clone(&rule.name), device), None);
+            out.extend(ended(rule, "changed", device, &watch, now));
         }
     }
 

@@ -142,9 +142,9 @@ impl Decoder {
         });
         frames.names.learn(merge(wanted.collect())).await.map_err(refuse_names)?;
         for series in announced {
-            let unit = Some(series.unit.as_deref().unwrap_or_default());
             let device = frames.names.device(&series.device);
-            let metric = device.and_then(|device| device.metric(&series.metric, unit));
+            // Whatever its unit: of two that a frame announces the last one is known.
+            let metric = device.and_then(|device| device.metric(&series.metric, None));
             let Some((device, metric)) = device.zip(metric) else {
                 return Err(unavailable());
             };
