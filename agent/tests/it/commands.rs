@@ -102,7 +102,8 @@ async fn a_capture_is_played_again() {
         printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let found: Vec<_> =
         readings.iter().map(|r| (r["device"].as_str(), r["value"].as_i64())).collect();
-    assert_eq!(found, [(Some("b"), Some(1)), (Some("b"), Some(2))]);
+    let said = String::from_utf8_lossy(&played.stderr);
+    assert_eq!(found, [(Some("b"), Some(1)), (Some("b"), Some(2))], "{said}");
     check(&played, 0, &printed, "b: 2 good, 1 damaged");
 }
 
