@@ -4,14 +4,23 @@
 //! gone in the meantime comes again, so its acknowledgement is dropped here: the new connection
 //! may have given its number to another message.
 
-use std::{collections::VecDeque, convert::Infallible, io, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    convert::Infallible,
+    io,
+    path::PathBuf,
+    time::Duration,
+};
 
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, Publish, QoS,
     SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use serde::Deserialize;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, sleep_until},
+};
 use toml::Spanned;
 use tracing::{info, warn};
 
@@ -36,9 +45,14 @@ const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The most messages that wait for the queue: as many as their 16-bit numbers tell apart. Many
 /// brokers stop at 20 or 100, others send all that they have kept.
 const HELD: usize = u16::MAX as usize;
-/// The most requests on their way to the broker: an acknowledgement for each held message, and the
-/// subscription.
-const REQUESTS: usize = HELD + 1;
+/// The most requests on their way to the broker: an acknowledgement for each held message, and what
+/// is subscribed to and not any more, when all that is announced changes at once.
+const REQUESTS: usize = HELD + 32 * 1024;
+/// How many topics a request has: a broker takes some thousand, in 256 KiB.
+const TOPICS: usize = 100;
+/// How long announcements have to be over until what they name is subscribed to: what is retained
+/// there comes once, and all of a device's entities should be known then.
+const QUIET: Duration = Duration::from_millis(300);
 /// How often the broker hears from the agent at least; after one and a half of it without an answer
 /// the connection counts as broken.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -139,6 +153,12 @@ enum Lost {
     Stopping(#[from] Stopping),
 }
 
+impl Lost {
+    fn overrun() -> Self {
+        Self::Broken("it does not take requests".into())
+    }
+}
+
 impl From<ConnectionError> for Lost {
     fn from(error: ConnectionError) -> Self {
         match error {
@@ -157,6 +177,7 @@ pub async fn run(config: Config, mut outlet: Outlet) {
     let mut messages = Messages::new(&config.messages, &outlet.name);
     loop {
         let Err(lost) = read(&config, &mut messages, &mut outlet, &mut backoff).await;
+        messages.disconnected();
         if matches!(lost, Lost::Stopping(_)) || outlet.offline(&lost.to_string()).await.is_err() {
             return;
         }
@@ -173,6 +194,8 @@ async fn read(
     let options = options(config, &outlet.name)?;
     let (client, mut events) = AsyncClient::new(options, REQUESTS);
     let mut held = Held::default();
+    let mut wanted = BTreeSet::new();
+    let mut quiet_at = clock::monotonic();
     loop {
         let event = tokio::select! {
             event = events.poll(), if held.has_room() => event?,
@@ -180,11 +203,15 @@ async fn read(
                 acknowledge(&client, &publish)?;
                 continue;
             }
+            () = sleep_until(quiet_at), if !wanted.is_empty() => {
+                subscribe(&client, std::mem::take(&mut wanted))?;
+                continue;
+            }
         };
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
                 backoff.reset();
-                subscribe(&client, &config.messages);
+                subscribe(&client, messages.filters())?;
             }
             Event::Incoming(Packet::SubAck(answer)) => {
                 info!(source = %outlet.name, "subscribed at the broker");
@@ -195,14 +222,29 @@ async fn read(
             Event::Incoming(Packet::Publish(mut publish)) => {
                 outlet.capture(Some(&publish.topic), &publish.payload).await;
                 let now = clock::now();
-                let readings = messages.take(&publish, now, outlet);
+                let taken = messages.take(&publish, now, outlet);
+                if !taken.wanted.is_empty() {
+                    quiet_at = clock::monotonic() + QUIET;
+                }
+                wanted.extend(taken.wanted.iter().map(ToString::to_string));
+                for topic in &taken.unwanted {
+                    wanted.remove(&**topic);
+                    client.try_unsubscribe(&**topic).map_err(|_| Lost::overrun())?;
+                }
+                for (device, silence) in &taken.silences {
+                    outlet.declare(device, *silence).await?;
+                }
                 if publish.qos == QoS::AtMostOnce {
-                    outlet.send(now, readings).await?;
+                    outlet.send(now, taken.readings).await?;
                 } else {
-                    let receipt = outlet.send_for_receipt(now, readings).await?;
+                    let receipt = outlet.send_for_receipt(now, taken.readings).await?;
                     // Only its number is still needed.
                     publish.payload.clear();
                     held.push(publish, receipt);
+                }
+                // After the readings: one that came in before a device went does not bring it back.
+                for change in taken.changes {
+                    outlet.report(change).await?;
                 }
             }
             Event::Incoming(_) | Event::Outgoing(_) => {}
@@ -233,17 +275,19 @@ fn options(config: &Config, name: &str) -> Result<MqttOptions, Lost> {
     Ok(options)
 }
 
-fn subscribe(client: &AsyncClient, messages: &messages::Config) {
-    let filters = messages.filters().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
-    client
-        .try_subscribe_many(filters)
-        .expect("filters are valid, and a new connection has room for one request");
+fn subscribe(client: &AsyncClient, filters: impl IntoIterator<Item = String>) -> Result<(), Lost> {
+    let mut filters = filters.into_iter().peekable();
+    while filters.peek().is_some() {
+        let some = filters.by_ref().take(TOPICS);
+        let some = some.map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+        client.try_subscribe_many(some).map_err(|_| Lost::overrun())?;
+    }
+    Ok(())
 }
 
 fn acknowledge(client: &AsyncClient, publish: &Publish) -> Result<(), Lost> {
     // The next connection gets again what this one has not acknowledged.
-    let full = |_| Lost::Broken("it does not take acknowledgements".into());
-    client.try_ack(publish).map_err(full)
+    client.try_ack(publish).map_err(|_| Lost::overrun())
 }
 
 /// Messages that are not yet acknowledged, in the order in which they came.

@@ -16,7 +16,7 @@ use crate::{clock, tally::Tally};
 /// from a few sources. When it is full the sources wait, and the system holds their bytes.
 pub const EVENTS: usize = 256;
 /// The most devices that a source remembers for its status: beyond, new ones get no status event.
-const DEVICES: usize = 10_000;
+pub const DEVICES: usize = 10_000;
 /// A source that is broken says so this often, not with each line.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -137,6 +137,33 @@ impl Outlet {
             self.put(SourceEvent::Status(change)).await?;
         }
         Ok(())
+    }
+
+    /// Says what the source has heard of a device's status; that shows that the source works.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn report(&mut self, change: StatusChange) -> Result<(), Stopping> {
+        self.broken = None;
+        if self.devices.len() < DEVICES {
+            self.devices.insert(Arc::clone(&change.device));
+        }
+        self.put(SourceEvent::Status(change)).await
+    }
+
+    /// Declares how long a device may be silent, unless the configuration says so.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn declare(
+        &mut self,
+        device: &str,
+        offline_after: Option<Duration>,
+    ) -> Result<(), Stopping> {
+        if self.offline_after.is_some() {
+            return Ok(());
+        }
+        self.put(SourceEvent::Device(DeviceInfo { device: device.into(), offline_after })).await
     }
 
     /// Logs why input was damaged, at most once a minute.

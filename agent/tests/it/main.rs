@@ -14,6 +14,7 @@ mod formats;
 mod corpora;
 mod serial;
 mod mqtt;
+mod discovery;
 mod uplink;
 mod tls;
 mod outage;
