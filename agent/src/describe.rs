@@ -7,8 +7,10 @@
 pub mod announcement;
 pub mod availability;
 mod claims;
+pub mod preset;
 pub mod template;
 mod words;
+pub mod zigbee;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::DefaultHasher},

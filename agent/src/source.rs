@@ -7,6 +7,7 @@ pub mod capture;
 pub mod outlet;
 pub mod lines;
 pub mod serial;
+pub mod topics;
 pub mod messages;
 pub mod mqtt;
 pub mod replay;

@@ -1,10 +1,11 @@
-//! Messages of a broker: which topics are read, and reading a message into readings.
+//! Messages of a broker: reading each into readings, statuses, and topics to subscribe to.
+//!
+//! The templates of the configuration come first, then what devices announce, then presets: those
+//! know less than an announcement does.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rumqttc::Publish;
-use serde::Deserialize;
-use toml::{Spanned, de::DeValue};
 use valtronics_protocol::{
     event::Status,
     reading::{Reading, is_name},
@@ -14,142 +15,16 @@ use valtronics_protocol::{
 use super::{
     StatusChange,
     outlet::{DEVICES, Outlet},
+    topics::{Config, Discovery, Pattern, Topic},
 };
 use crate::{
-    config::{fault::Fault, section::Section},
     decode::{
         Context, Outcome, Sample, json,
         topic::{Captures, Template},
     },
-    describe::{Change, Described, Heard, Presence},
+    describe::{Change, Described, Heard, Presence, preset::Preset},
     normalize::{Normalizer, Rules},
 };
-
-/// Which topics a source reads, and how.
-#[derive(Debug, Clone)]
-pub struct Config {
-    topics: Vec<Topic>,
-    discovery: Option<Discovery>,
-}
-
-/// Where devices announce themselves, and the rules for what they say.
-#[derive(Debug, Clone)]
-struct Discovery {
-    prefix: String,
-    rules: Rules,
-}
-
-#[derive(Deserialize)]
-struct DiscoveryKeys {
-    #[serde(default)]
-    discovery: Announcements,
-}
-
-/// `true`, `false`, or the prefix of the announcements' topics.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected true, false, or a prefix such as \"homeassistant\"")]
-enum Announcements {
-    Usual(bool),
-    Prefix(Spanned<String>),
-}
-
-impl Default for Announcements {
-    fn default() -> Self {
-        Self::Usual(true)
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Topic {
-    template: Template,
-    rules: Rules,
-}
-
-#[derive(Deserialize)]
-struct TopicKeys {
-    topic: Spanned<String>,
-}
-
-/// Documents of other programs that describe themselves: a later version reads them.
-const PRESETS: [&str; 10] = [
-    "homeassistant",
-    "zigbee2mqtt",
-    "tasmota",
-    "shelly",
-    "esphome",
-    "ttn",
-    "openmqttgateway",
-    "meshtastic",
-    "ruuvi",
-    "homie",
-];
-
-impl Config {
-    /// Reads `discovery`, and `read`: templates, or tables with rules of their own, which come
-    /// before the source's.
-    ///
-    /// # Errors
-    /// When a template or a rule is none that this version knows, or nothing is read.
-    pub fn read(section: &mut Section<'_>, rules: &Section<'_>) -> Result<Self, Fault> {
-        let span = section.span();
-        let DiscoveryKeys { discovery } = section.read()?;
-        let prefix = match discovery {
-            Announcements::Usual(true) => Some("homeassistant".to_owned()),
-            Announcements::Usual(false) => None,
-            Announcements::Prefix(prefix) => {
-                if prefix.get_ref().is_empty() || prefix.get_ref().contains(['+', '#', '\0']) {
-                    return Err(Fault::at(&prefix, "expected a prefix such as \"homeassistant\""));
-                }
-                Some(prefix.into_inner().trim_end_matches('/').to_owned())
-            }
-        };
-        let discovery = match prefix {
-            Some(prefix) => Some(Discovery { prefix, rules: rules.clone().read()? }),
-            None => None,
-        };
-        let list = section.take("read");
-        if list.is_none() && discovery.is_none() {
-            return Err(Fault::in_span(span, "missing key `read`, the topics to read"));
-        }
-        let topics = list.map_or(Ok(Vec::new()), |list| topics(list, rules))?;
-        Ok(Self { topics, discovery })
-    }
-}
-
-fn topics(list: Spanned<DeValue<'_>>, rules: &Section<'_>) -> Result<Vec<Topic>, Fault> {
-    let span = list.span();
-    let DeValue::Array(items) = list.into_inner() else {
-        let wanted = "expected a list such as [\"plant/{device}/{metric}\"]";
-        return Err(Fault::in_span(span, wanted));
-    };
-    let mut topics = Vec::new();
-    for item in items {
-        if let Some(text) = item.get_ref().as_str() {
-            let template = template(&Spanned::new(item.span(), text.to_owned()))?;
-            topics.push(Topic { template, rules: rules.clone().read()? });
-            continue;
-        }
-        let mut table = Section::of(item)?;
-        let TopicKeys { topic } = table.read()?;
-        let mut own = table.part::<Rules>();
-        table.finish()?;
-        own.inherit(rules);
-        topics.push(Topic { template: template(&topic)?, rules: own.read()? });
-    }
-    if topics.is_empty() {
-        return Err(Fault::in_span(span, "expected at least one topic"));
-    }
-    Ok(topics)
-}
-
-fn template(text: &Spanned<String>) -> Result<Template, Fault> {
-    let topic = text.get_ref();
-    if PRESETS.contains(&topic.as_str()) {
-        let why = format!("the preset \"{topic}\" is not supported by this version");
-        return Err(Fault::at(text, why));
-    }
-    topic.parse().map_err(|error: String| Fault::at(text, error))
-}
 
 /// Reads the messages of one source.
 #[derive(Debug)]
@@ -163,9 +38,14 @@ pub struct Messages {
 
 #[derive(Debug)]
 struct Reader {
-    template: Template,
-    context: Context,
+    how: How,
     normalizer: Normalizer,
+}
+
+#[derive(Debug)]
+enum How {
+    Template(Template, Context),
+    Preset(Preset),
 }
 
 /// What a message gives.
@@ -188,9 +68,17 @@ impl Messages {
     #[must_use]
     pub fn new(config: &Config, device: &Arc<str>) -> Self {
         let normalizer = |rules: &Rules| Normalizer::new(rules.clone(), Arc::clone(device));
-        let reader = |Topic { template, rules }: &Topic| Reader {
-            template: template.clone(),
-            context: Context::new(rules.time.as_deref().map(Arc::from)),
+        let how = |pattern: &Pattern, rules: &Rules| match pattern {
+            Pattern::Template(template) => {
+                let time_field = rules.time.as_deref().map(Arc::from);
+                How::Template(template.clone(), Context::new(time_field))
+            }
+            Pattern::Preset(name) => {
+                How::Preset(Preset::named(name).expect("the configuration knows the presets"))
+            }
+        };
+        let reader = |Topic { pattern, rules }: &Topic| Reader {
+            how: how(pattern, rules),
             normalizer: normalizer(rules),
         };
         let announced =
@@ -207,13 +95,28 @@ impl Messages {
         let announced = self.announced.as_ref().map(|(described, _)| described);
         let named = announced.into_iter().flat_map(Described::topics);
         let named = named.filter(|topic| !self.is_read(topic)).map(|topic| topic.to_string());
-        let read = self.readers.iter().map(|reader| reader.template.filter());
+        let read = self.readers.iter().filter_map(|reader| match &reader.how {
+            How::Template(template, _) => Some(template.filter()),
+            How::Preset(_) => None,
+        });
         read.chain(announced.into_iter().flat_map(Described::filters)).chain(named)
     }
 
-    /// Tells whether a template has this topic: then it is subscribed to already.
+    /// Returns what is subscribed to when the announcements are known: so that nothing that they
+    /// name is taken for a preset's before.
+    pub fn later_filters(&self) -> impl Iterator<Item = String> {
+        self.readers.iter().flat_map(|reader| match &reader.how {
+            How::Template(..) => Vec::new(),
+            How::Preset(preset) => preset.filters(),
+        })
+    }
+
+    /// Tells whether `read` has this topic: then it is subscribed to already.
     fn is_read(&self, topic: &str) -> bool {
-        self.readers.iter().any(|reader| reader.template.read(topic).is_some())
+        self.readers.iter().any(|reader| match &reader.how {
+            How::Template(template, _) => template.read(topic).is_some(),
+            How::Preset(preset) => preset.has(topic),
+        })
     }
 
     /// Notes that the connection is gone: what is retained says anew who is there.
@@ -227,43 +130,52 @@ impl Messages {
         if self.announce(publish, now, outlet, &mut taken) {
             return taken;
         }
-        let mut outcome = None;
-        let heard = self
-            .announced
-            .as_mut()
-            .and_then(|(described, _)| described.hear(&publish.topic, &publish.payload, now));
-        if let Some(Heard { presences, .. }) = &heard {
-            self.meet(presences, now, &mut taken);
-        }
-        let found = self.readers.iter_mut().find_map(|reader| {
-            let captures = reader.template.read(&publish.topic)?;
-            Some((captures, reader))
-        });
-        let samples = match (found, heard, &mut self.announced) {
-            (Some((captures, reader)), _, _) => {
-                let mut samples = Vec::new();
-                outcome = Some(reader.read(captures, publish, now, &mut samples));
-                Some((samples, &mut reader.normalizer))
-            }
-            (None, Some(Heard { samples, failed, .. }), Some((_, normalizer))) => {
-                outcome = Some(failed.map_or(Outcome::Good, Outcome::Damaged));
-                Some((samples, normalizer))
-            }
-            (None, None, _) | (None, _, None) => None,
+        let Some((heard, normalizer)) = self.hear(publish, now) else {
+            outlet.tally.foreign += 1;
+            return taken;
         };
-        match outcome {
-            Some(Outcome::Good) => outlet.tally.good += 1,
-            Some(Outcome::Foreign) | None => outlet.tally.foreign += 1,
-            Some(Outcome::Damaged(cause)) => {
+        let Heard { mut samples, presences, failed } = heard;
+        match failed {
+            None => outlet.tally.good += 1,
+            Some(cause) => {
                 outlet.tally.damaged += 1;
                 outlet.complain(&format!("{cause} on topic {}", publish.topic));
             }
         }
-        if let Some((mut samples, normalizer)) = samples {
-            hold_back_retained(publish, &mut samples, outlet);
-            taken.readings = normalizer.readings(samples, now, &mut outlet.tally);
-        }
+        hold_back_retained(publish, &mut samples, outlet);
+        taken.readings = normalizer.readings(samples, now, &mut outlet.tally);
+        self.meet(&presences, now, &mut taken);
         taken
+    }
+
+    /// Has whoever comes first read a message; `None` when nobody does.
+    fn hear(&mut self, publish: &Publish, now: UnixMillis) -> Option<(Heard, &mut Normalizer)> {
+        let Publish { topic, payload, .. } = publish;
+        let Self { readers, announced, .. } = self;
+        let mut announced = announced.as_mut().and_then(|(described, normalizer)| {
+            Some((described.hear(topic, payload, now)?, normalizer))
+        });
+        let (mut by_template, mut by_preset) = (None, None);
+        for Reader { how, normalizer } in readers {
+            match how {
+                How::Template(template, context) if by_template.is_none() => {
+                    let captures = template.read(topic);
+                    by_template = captures.map(|captures| {
+                        context.now = now;
+                        (read(captures, payload, context), normalizer)
+                    });
+                }
+                How::Preset(preset) if by_preset.is_none() && announced.is_none() => {
+                    by_preset = preset.hear(topic, payload, now).map(|heard| (heard, normalizer));
+                }
+                How::Template(..) | How::Preset(_) => {}
+            }
+        }
+        // What devices announce counts for their status in any case.
+        if let (Some((by_template, _)), Some((announced, _))) = (&mut by_template, &mut announced) {
+            by_template.presences.append(&mut announced.presences);
+        }
+        by_template.or(announced).or(by_preset)
     }
 
     /// Takes an announcement, if it is one.
@@ -321,26 +233,22 @@ impl Messages {
     }
 }
 
-impl Reader {
-    fn read(
-        &mut self,
-        captures: Captures<'_>,
-        publish: &Publish,
-        now: UnixMillis,
-        samples: &mut Vec<Sample>,
-    ) -> Outcome {
-        let Captures { device, metric } = captures;
-        self.context.now = now;
-        let metric = metric.unwrap_or_default();
-        let outcome = json::message(&publish.payload, metric, &mut self.context, samples);
-        if let Some(device) = device.filter(|device| is_name(device)) {
-            let device = self.context.name(device);
-            for sample in samples {
-                sample.device.get_or_insert_with(|| Arc::clone(&device));
-            }
-        }
-        outcome
+/// Reads a message as a template says.
+fn read(captures: Captures<'_>, payload: &[u8], context: &mut Context) -> Heard {
+    let Captures { device, metric } = captures;
+    let mut heard = Heard::default();
+    let metric = metric.unwrap_or_default();
+    let outcome = json::message(payload, metric, context, &mut heard.samples);
+    if let Outcome::Damaged(cause) = outcome {
+        heard.failed = Some(cause);
     }
+    if let Some(device) = device.filter(|device| is_name(device)) {
+        let device = context.name(device);
+        for sample in &mut heard.samples {
+            sample.device.get_or_insert_with(|| Arc::clone(&device));
+        }
+    }
+    heard
 }
 
 /// Leaves out what a broker kept from before the subscription, unless it has a time of its own.

@@ -25,8 +25,9 @@ use toml::Spanned;
 use tracing::{info, warn};
 
 use super::{
-    messages::{self, Messages},
+    messages::Messages,
     outlet::{Outlet, Stopping},
+    topics,
 };
 use crate::{
     backoff::Backoff,
@@ -64,7 +65,7 @@ pub struct Config {
     pub url: Url,
     password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
-    messages: messages::Config,
+    topics: topics::Config,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +132,7 @@ impl Config {
             url: keys.url,
             password_file: keys.password_file.map(Spanned::into_inner),
             ca_file: keys.ca_file.map(Spanned::into_inner),
-            messages: messages::Config::read(section, rules)?,
+            topics: topics::Config::read(section, rules)?,
         })
     }
 }
@@ -174,7 +175,7 @@ impl From<ConnectionError> for Lost {
 /// Reads for ever.
 pub async fn run(config: Config, mut outlet: Outlet) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let mut messages = Messages::new(&config.messages, &outlet.name);
+    let mut messages = Messages::new(&config.topics, &outlet.name);
     loop {
         let Err(lost) = read(&config, &mut messages, &mut outlet, &mut backoff).await;
         messages.disconnected();
@@ -212,6 +213,8 @@ async fn read(
             Event::Incoming(Packet::ConnAck(_)) => {
                 backoff.reset();
                 subscribe(&client, messages.filters())?;
+                wanted.extend(messages.later_filters());
+                quiet_at = clock::monotonic() + QUIET;
             }
             Event::Incoming(Packet::SubAck(answer)) => {
                 info!(source = %outlet.name, "subscribed at the broker");

@@ -138,3 +138,38 @@ async fn templates_of_the_configuration_come_first_and_nothing_wrong_stops_the_r
     assert_eq!(agent.stop().await, Some(0));
     assert_eq!(world.log().matches("damaged input").count(), 1, "{}", world.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presets_read_what_nothing_announces() {
+    let (world, server) = (World::new(), Server::start().await);
+    let broker = Broker::start(&world).await;
+    announce(&broker, "flow", "°C").await;
+    let devices = r#"[{"friendly_name":"porch","definition":{"exposes":[
+        {"type":"numeric","property":"voltage","unit":"mV"}]}}]"#;
+    broker.publish("zigbee2mqtt/bridge/devices", devices.as_bytes(), &["-r"]).await;
+    let mut device = broker.connect_with_last_will("tele/balcony/LWT", "Offline").await;
+    broker.publish("tele/balcony/LWT", b"Online", &["-r"]).await;
+    broker.publish("tele/balcony/SENSOR", br#"{"AM2301":{"Temperature":9}}"#, &["-r"]).await;
+    world.configure(&server.address, &source(broker.port, ""));
+    let agent = world.run();
+    let mut session = server.welcome(None).await;
+    let event = session.status().await;
+    assert_eq!((event.device.as_str(), event.status), ("balcony", Status::Online));
+
+    broker.publish("zigbee2mqtt/porch", br#"{"voltage":3005}"#, &[]).await;
+    let [reading] = next(&mut session).await;
+    check(&reading, "porch", "voltage", Value::Int(3005), Some("mV"));
+    let sensor = br#"{"AM2301":{"Temperature":21.5},"TempUnit":"C"}"#;
+    broker.publish("tele/balcony/SENSOR", sensor, &[]).await;
+    let [reading] = next(&mut session).await;
+    check(&reading, "balcony", "AM2301.Temperature", Value::Float(21.5), Some("°C"));
+    broker.publish("house/boiler/state", br#"{"flow":55}"#, &[]).await;
+    let [reading] = next(&mut session).await;
+    check(&reading, "boiler", "flow", Value::Int(55), Some("°C"));
+
+    device.kill().await.unwrap();
+    let event = session.status().await;
+    assert_eq!((event.device.as_str(), event.status), ("balcony", Status::Offline));
+    assert_eq!(event.reason, "Reported offline on MQTT topic tele/balcony/LWT");
+    assert_eq!(agent.stop().await, Some(0));
+}

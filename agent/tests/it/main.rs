@@ -12,6 +12,7 @@ mod server;
 mod parts;
 mod formats;
 mod corpora;
+mod described;
 mod serial;
 mod mqtt;
 mod discovery;
