@@ -90,6 +90,11 @@ impl Messages {
         }
     }
 
+    /// Returns what is subscribed to for announcements.
+    pub fn announcements(&self) -> impl Iterator<Item = String> {
+        self.announced.iter().flat_map(|(described, _)| described.filters())
+    }
+
     /// Returns what is subscribed to on a new connection.
     pub fn filters(&self) -> impl Iterator<Item = String> {
         let announced = self.announced.as_ref().map(|(described, _)| described);
@@ -99,7 +104,7 @@ impl Messages {
             How::Template(template, _) => Some(template.filter()),
             How::Preset(_) => None,
         });
-        read.chain(announced.into_iter().flat_map(Described::filters)).chain(named)
+        read.chain(self.announcements()).chain(named)
     }
 
     /// Returns what is subscribed to when the announcements are known: so that nothing that they

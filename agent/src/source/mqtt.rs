@@ -4,6 +4,8 @@
 //! gone in the meantime comes again, so its acknowledgement is dropped here: the new connection
 //! may have given its number to another message.
 
+mod look;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
@@ -176,7 +178,11 @@ impl From<ConnectionError> for Lost {
 pub async fn run(config: Config, mut outlet: Outlet) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut messages = Messages::new(&config.topics, &outlet.name);
+    let mut has_looked = messages.announcements().next().is_none();
     loop {
+        if !has_looked {
+            has_looked = look::look(&config, &mut messages, &mut outlet).await.is_ok();
+        }
         let Err(lost) = read(&config, &mut messages, &mut outlet, &mut backoff).await;
         messages.disconnected();
         if matches!(lost, Lost::Stopping(_)) || outlet.offline(&lost.to_string()).await.is_err() {

@@ -173,3 +173,27 @@ async fn presets_read_what_nothing_announces() {
     assert_eq!(event.reason, "Reported offline on MQTT topic tele/balcony/LWT");
     assert_eq!(agent.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_the_agent_is_down_is_read_when_it_is_back() {
+    let (world, server) = (World::new(), Server::start().await);
+    let broker = Broker::start(&world).await;
+    announce(&broker, "flow", "°C").await;
+    broker.publish("house/boiler/status", b"online", &["-r"]).await;
+    world.configure(&server.address, &source(broker.port, ""));
+    let agent = world.run();
+    let mut session = server.welcome(None).await;
+    assert_eq!(session.status().await.status, Status::Online);
+    assert_eq!(agent.stop().await, Some(0));
+
+    // More than a broker has under way at once.
+    for value in 0..50 {
+        let state = format!(r#"{{"flow":{value}}}"#);
+        broker.publish("house/boiler/state", state.as_bytes(), &[]).await;
+    }
+    let _agent = world.run();
+    let mut session = server.welcome(None).await;
+    let found = session.numbered(50).await;
+    let values: Vec<Value> = found.iter().map(|(_, reading)| reading.value.clone()).collect();
+    assert_eq!(values, (0..50).map(Value::Int).collect::<Vec<_>>());
+}
