@@ -132,6 +132,13 @@ impl Described {
         self.states.keys().chain(only_watched)
     }
 
+    /// Tells whether a topic is for announcements, and for who reads them: `homeassistant/status`
+    /// is no device's.
+    #[must_use]
+    pub fn is_reserved(&self, topic: &str) -> bool {
+        topic.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Takes an announcement; `None` when the topic is none of one. An empty one takes it back.
     ///
     /// # Errors

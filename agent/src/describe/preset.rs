@@ -67,6 +67,10 @@ pub struct Tabled {
 pub const NAMES: [&str; 6] =
     ["zigbee2mqtt", "tasmota", "shelly", "esphome", "ttn", "openmqttgateway"];
 
+/// Those that are read where the configuration names none: what ESPHome sends is announced, and its
+/// topics are as any program's.
+pub const USUAL: [&str; 5] = ["zigbee2mqtt", "tasmota", "shelly", "ttn", "openmqttgateway"];
+
 impl Preset {
     /// Finds a preset.
     #[must_use]

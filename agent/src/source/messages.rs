@@ -100,20 +100,11 @@ impl Messages {
         let announced = self.announced.as_ref().map(|(described, _)| described);
         let named = announced.into_iter().flat_map(Described::topics);
         let named = named.filter(|topic| !self.is_read(topic)).map(|topic| topic.to_string());
-        let read = self.readers.iter().filter_map(|reader| match &reader.how {
-            How::Template(template, _) => Some(template.filter()),
-            How::Preset(_) => None,
+        let read = self.readers.iter().flat_map(|reader| match &reader.how {
+            How::Template(template, _) => vec![template.filter()],
+            How::Preset(preset) => preset.filters(),
         });
         read.chain(self.announcements()).chain(named)
-    }
-
-    /// Returns what is subscribed to when the announcements are known: so that nothing that they
-    /// name is taken for a preset's before.
-    pub fn later_filters(&self) -> impl Iterator<Item = String> {
-        self.readers.iter().flat_map(|reader| match &reader.how {
-            How::Template(..) => Vec::new(),
-            How::Preset(preset) => preset.filters(),
-        })
     }
 
     /// Tells whether `read` has this topic: then it is subscribed to already.
@@ -157,6 +148,8 @@ impl Messages {
     fn hear(&mut self, publish: &Publish, now: UnixMillis) -> Option<(Heard, &mut Normalizer)> {
         let Publish { topic, payload, .. } = publish;
         let Self { readers, announced, .. } = self;
+        let is_reserved =
+            announced.as_ref().is_some_and(|(described, _)| described.is_reserved(topic));
         let mut announced = announced.as_mut().and_then(|(described, normalizer)| {
             Some((described.hear(topic, payload, now)?, normalizer))
         });
@@ -170,7 +163,9 @@ impl Messages {
                         (read(captures, payload, context), normalizer)
                     });
                 }
-                How::Preset(preset) if by_preset.is_none() && announced.is_none() => {
+                How::Preset(preset)
+                    if by_preset.is_none() && announced.is_none() && !is_reserved =>
+                {
                     by_preset = preset.hear(topic, payload, now).map(|heard| (heard, normalizer));
                 }
                 How::Template(..) | How::Preset(_) => {}

@@ -219,8 +219,6 @@ async fn read(
             Event::Incoming(Packet::ConnAck(_)) => {
                 backoff.reset();
                 subscribe(&client, messages.filters())?;
-                wanted.extend(messages.later_filters());
-                quiet_at = clock::monotonic() + QUIET;
             }
             Event::Incoming(Packet::SubAck(answer)) => {
                 info!(source = %outlet.name, "subscribed at the broker");

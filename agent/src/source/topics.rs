@@ -79,7 +79,7 @@ struct TopicKeys {
 
 impl Config {
     /// Reads `discovery`, and `read`: templates and presets, or tables with rules of their own,
-    /// which come before the source's. Without `read` every preset counts.
+    /// which come before the source's. Without `read` the usual presets count.
     ///
     /// # Errors
     /// When a template or a rule is none that this version knows, or nothing is read.
@@ -98,11 +98,11 @@ impl Config {
             }
         };
         let rules_of_source = rules.clone().read::<Rules>()?;
-        let every = preset::NAMES
+        let usual = preset::USUAL
             .map(|name| Topic { pattern: Pattern::Preset(name), rules: rules_of_source.clone() });
         let topics = match section.take("read") {
             Some(list) => topics(list, rules)?,
-            None if prefix.is_some() => every.into(),
+            None if prefix.is_some() => usual.into(),
             None => return Err(Fault::in_span(span, "missing key `read`, the topics to read")),
         };
         let discovery = prefix.map(|prefix| Discovery { prefix, rules: rules_of_source });

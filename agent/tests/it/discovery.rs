@@ -147,10 +147,14 @@ async fn presets_read_what_nothing_announces() {
     let devices = r#"[{"friendly_name":"porch","definition":{"exposes":[
         {"type":"numeric","property":"voltage","unit":"mV"}]}}]"#;
     broker.publish("zigbee2mqtt/bridge/devices", devices.as_bytes(), &["-r"]).await;
+    // It is Home Assistant's own, no device's.
+    broker.publish("homeassistant/status", b"online", &["-r"]).await;
     let mut device = broker.connect_with_last_will("tele/balcony/LWT", "Offline").await;
     broker.publish("tele/balcony/LWT", b"Online", &["-r"]).await;
     broker.publish("tele/balcony/SENSOR", br#"{"AM2301":{"Temperature":9}}"#, &["-r"]).await;
-    world.configure(&server.address, &source(broker.port, ""));
+    let read =
+        "read = [\"zigbee2mqtt\", \"esphome\", { topic = \"tasmota\", skip = [\"AM2301.H*\"] }]";
+    world.configure(&server.address, &source(broker.port, read));
     let agent = world.run();
     let mut session = server.welcome(None).await;
     let event = session.status().await;
@@ -159,7 +163,7 @@ async fn presets_read_what_nothing_announces() {
     broker.publish("zigbee2mqtt/porch", br#"{"voltage":3005}"#, &[]).await;
     let [reading] = next(&mut session).await;
     check(&reading, "porch", "voltage", Value::Int(3005), Some("mV"));
-    let sensor = br#"{"AM2301":{"Temperature":21.5},"TempUnit":"C"}"#;
+    let sensor = br#"{"AM2301":{"Temperature":21.5,"Humidity":40},"TempUnit":"C"}"#;
     broker.publish("tele/balcony/SENSOR", sensor, &[]).await;
     let [reading] = next(&mut session).await;
     check(&reading, "balcony", "AM2301.Temperature", Value::Float(21.5), Some("°C"));
