@@ -7,6 +7,7 @@
 pub mod announcement;
 pub mod availability;
 mod claims;
+mod known;
 pub mod preset;
 pub mod template;
 mod words;
@@ -23,8 +24,9 @@ use valtronics_protocol::{time::UnixMillis, value::Value};
 
 use crate::decode::{Sample, TIME_FIELDS, device_time};
 use announcement::{Device, Entity, Kind, Refused, Subject, entities};
-use availability::{Availability, Rule};
+use availability::{Availability, Rule, Watched};
 use claims::Claims;
+use known::{Known, count_down};
 use template::{Engine, Payload, json_value, spelled};
 
 /// The most entities: a large house has some thousand. Those beyond are refused.
@@ -66,15 +68,6 @@ struct Announced {
 struct Watch {
     devices: BTreeMap<Arc<str>, usize>,
     last: Option<Box<[u8]>>,
-}
-
-#[derive(Debug)]
-struct Known {
-    device: Device,
-    /// How many entities are gone after how many seconds of silence.
-    expiries: BTreeMap<Option<u64>, usize>,
-    declared: Option<Duration>,
-    availabilities: Vec<(Availability, usize)>,
 }
 
 /// What an announcement changes.
@@ -200,35 +193,23 @@ impl Described {
         self.metrics.claim(metric_of(entity), place_of(entity));
         let Some(device) = &entity.device else { return };
         self.names.claim(Arc::clone(&device.name), Arc::clone(&device.id));
-        let known = self.devices.entry(Arc::clone(&device.id)).or_insert_with(|| Known {
-            device: device.clone(),
-            expiries: BTreeMap::new(),
-            declared: None,
-            availabilities: Vec::new(),
-        });
-        *known.expiries.entry(entity.expire_after).or_default() += 1;
-        known.declare(change);
+        let id = Arc::clone(&device.id);
+        let known = self.devices.entry(id).or_insert_with(|| Known::new(device.clone()));
+        known.device.clone_from(device);
+        known.add(entity.expire_after);
+        if let Some(silence) = known.silence() {
+            change.silences.push((called(&self.names, device), silence));
+        }
         let Some(rule) = &entity.availability else { return };
         for watched in &rule.topics {
             let watch = self.watched.entry(Arc::clone(&watched.topic)).or_default();
             *watch.devices.entry(Arc::clone(&device.id)).or_default() += 1;
         }
-        if let Some((_, users)) = known.availability(rule) {
-            *users += 1;
-            return;
-        }
-        let mut availability = Availability::new(Arc::clone(rule));
-        for watched in &rule.topics {
-            let last = self.watched.get(&watched.topic).and_then(|watch| watch.last.as_deref());
-            if let Some(payload) = last.and_then(Payload::new) {
-                availability.hear(&watched.topic, &payload, &self.engine);
-            }
-        }
-        known.availabilities.push((availability, 1));
-        let last = rule.topics.last().map(|watched| &watched.topic);
-        if let (Some(is_there), Some(topic)) = (known.is_there(), last) {
-            let device = called(&self.names, &known.device);
-            change.presences.push(Presence { device, is_there, topic: Arc::clone(topic) });
+        let is_new = known.watch(rule, || said_before(rule, &self.watched, &self.engine));
+        let last = rule.topics.last().filter(|_| is_new);
+        if let (Some(is_there), Some(watched)) = (known.is_there(), last) {
+            let (device, topic) = (called(&self.names, device), Arc::clone(&watched.topic));
+            change.presences.push(Presence { device, is_there, topic });
         }
     }
 
@@ -258,17 +239,10 @@ impl Described {
             }
         }
         let Some(known) = self.devices.get_mut(&device.id) else { return };
-        count_down(&mut known.expiries, &entity.expire_after);
-        if let Some((_, users)) =
-            entity.availability.as_ref().and_then(|rule| known.availability(rule))
-        {
-            *users -= 1;
-            known.availabilities.retain(|(_, users)| *users > 0);
-        }
-        if known.expiries.is_empty() {
+        if known.remove(entity.expire_after, entity.availability.as_ref()) {
             self.devices.remove(&device.id);
-        } else {
-            known.declare(change);
+        } else if let Some(silence) = known.silence() {
+            change.silences.push((called(&self.names, device), silence));
         }
     }
 
@@ -286,9 +260,7 @@ impl Described {
             watch.last = (payload.len() <= MAX_WORD_BYTES).then(|| payload.into());
             for id in watch.devices.keys() {
                 let Some(known) = self.devices.get_mut(id) else { continue };
-                for (availability, _) in &mut known.availabilities {
-                    availability.hear(topic, &read, &self.engine);
-                }
+                known.hear(topic, &read, &self.engine);
                 if let Some(is_there) = known.is_there() {
                     let device = called(&self.names, &known.device);
                     heard.presences.push(Presence { device, is_there, topic: topic.into() });
@@ -333,46 +305,20 @@ impl Described {
     }
 }
 
-impl Known {
-    fn availability(&mut self, rule: &Arc<Rule>) -> Option<&mut (Availability, usize)> {
-        self.availabilities.iter_mut().find(|(availability, _)| availability.rule() == rule)
-    }
-
-    /// Tells whether any of its entities is there; `None` while that is not known.
-    fn is_there(&self) -> Option<bool> {
-        let mut said =
-            self.availabilities.iter().map(|(availability, _)| availability.is_available());
-        let mut known = said.clone();
-        match () {
-            () if said.any(|said| said == Some(true)) => Some(true),
-            () if known.all(|said| said == Some(false)) && !self.availabilities.is_empty() => {
-                Some(false)
-            }
-            () => None,
+/// Begins with what the topics of a rule have said of other devices.
+fn said_before(
+    rule: &Arc<Rule>,
+    watched: &HashMap<Arc<str>, Watch>,
+    engine: &Engine,
+) -> Availability {
+    let mut availability = Availability::new(Arc::clone(rule));
+    for Watched { topic, .. } in &rule.topics {
+        let last = watched.get(topic).and_then(|watch| watch.last.as_deref());
+        if let Some(payload) = last.and_then(Payload::new) {
+            availability.hear(topic, &payload, engine);
         }
     }
-
-    /// Declares how long it may be silent: as long as the most patient of its entities.
-    fn declare(&mut self, change: &mut Change) {
-        let patient = match self.expiries.first_key_value() {
-            Some((None, _)) | None => None,
-            Some((Some(_), _)) => self.expiries.last_key_value().and_then(|(after, _)| *after),
-        };
-        let patient = patient.filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        if patient != self.declared {
-            self.declared = patient;
-            change.silences.push((Arc::clone(&self.device.name), patient));
-        }
-    }
-}
-
-fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
+    availability
 }
 
 fn topics(entity: &Entity) -> impl Iterator<Item = &Arc<str>> {

@@ -128,6 +128,11 @@ fn a_later_device_hears_what_was_said_before() {
     assert_eq!(topics_of(&change.wanted), ["two/other"]);
     assert_eq!(topics_of(&change.unwanted), ["two/state"]);
     assert_eq!(change.presences, []);
+    // Renamed, it is reported by its new name.
+    let renamed = changed.replace(r#""ids":["two"]"#, r#""ids":["two"],"name":"Two""#);
+    announce(&mut described, "sensor/two/t", &renamed);
+    let heard = described.hear("bridge", b"online", NOW).unwrap();
+    assert_eq!(presences(&heard.presences), [("one", true), ("Two", true)]);
 }
 
 #[test]
