@@ -343,12 +343,14 @@ fn place_of(entity: &Entity) -> u64 {
 }
 
 fn of_kind(kind: &Kind, value: Value) -> Option<Value> {
-    let Kind::TwoWords { on, off } = kind else { return Some(value) };
-    let word = spelled(&value);
-    match () {
-        () if word.eq_ignore_ascii_case(on) => Some(Value::Bool(true)),
-        () if word.eq_ignore_ascii_case(off) => Some(Value::Bool(false)),
-        () => None,
+    match kind {
+        Kind::Plain => Some(value),
+        Kind::Number => value.as_f64().is_some().then_some(value),
+        Kind::TwoWords { on, off } => {
+            let word = spelled(&value);
+            let is_on = word.eq_ignore_ascii_case(on);
+            (is_on || word.eq_ignore_ascii_case(off)).then_some(Value::Bool(is_on))
+        }
     }
 }
 

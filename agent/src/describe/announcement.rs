@@ -23,7 +23,7 @@ const MAX_WORD_BYTES: usize = 256;
 const MAX_AVAILABILITY: usize = 8;
 
 /// Fields that every document of this kind has: their names tell nothing.
-const NAMELESS: [&str; 3] = ["value", "val", "state"];
+const NAMELESS: [&str; 2] = ["value", "val"];
 
 /// Why an announcement is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,8 +82,10 @@ pub struct Device {
 /// How a state is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// As a number or a text.
+    /// As what it is.
     Plain,
+    /// As a number, since it has a unit or statistics.
+    Number,
     /// As one of two words.
     TwoWords {
         /// The word for true.
@@ -226,8 +228,12 @@ fn read(
     let (on, off) = (word("payload_on")?, word("payload_off")?);
     let on = word("state_on")?.or(on).unwrap_or_else(|| "ON".into());
     let off = word("state_off")?.or(off).unwrap_or_else(|| "OFF".into());
-    let state_kind =
-        if on_off.contains(&component) { Kind::TwoWords { on, off } } else { Kind::Plain };
+    let is_number = text("unit_of_measurement").or(text("state_class")).is_some();
+    let state_kind = match () {
+        () if on_off.contains(&component) => Kind::TwoWords { on, off },
+        () if is_number => Kind::Number,
+        () => Kind::Plain,
+    };
     let is_document = text("schema") == Some("json") || component == "vacuum";
     let state = text("value_template").or(text("state_value_template")).or(text("state_template"));
     let state = state.or(is_document.then_some("{{ value_json.state }}"));
@@ -238,14 +244,14 @@ fn read(
             "current_temperature_topic",
             text("current_temperature_template"),
             temperature_unit,
-            Kind::Plain,
+            Kind::Number,
             Some("current_temperature"),
         ),
         (
             "current_humidity_topic",
             text("current_humidity_template"),
             Some("%"),
-            Kind::Plain,
+            Kind::Number,
             Some("current_humidity"),
         ),
     ];

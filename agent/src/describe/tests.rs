@@ -41,6 +41,7 @@ fn an_entity_becomes_a_metric_with_its_unit() {
     let found = shown(&mut described, "zigbee2mqtt/porch", r#"{"temperature":21.5,"battery":90}"#);
     assert_eq!(found, ["porch temperature 21.5 °C"]);
     assert_eq!(shown(&mut described, "zigbee2mqtt/porch", r#"{"battery":90}"#), [""; 0]);
+    assert_eq!(shown(&mut described, "zigbee2mqtt/porch", r#"{"temperature":"warm"}"#), [""; 0]);
     assert!(described.hear("zigbee2mqtt/other", b"{}", NOW).is_none());
 }
 

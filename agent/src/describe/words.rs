@@ -44,7 +44,7 @@ pub(super) const STATELESS: [&str; 12] = [
 ];
 
 /// The abbreviations that are read here, and what they stand for.
-const ABBREVIATIONS: [(&str, &str); 29] = [
+const ABBREVIATIONS: [(&str, &str); 30] = [
     ("avty", "availability"),
     ("avty_mode", "availability_mode"),
     ("avty_t", "availability_topic"),
@@ -64,6 +64,7 @@ const ABBREVIATIONS: [(&str, &str); 29] = [
     ("pl_not_avail", "payload_not_available"),
     ("pl_off", "payload_off"),
     ("pl_on", "payload_on"),
+    ("stat_cla", "state_class"),
     ("stat_off", "state_off"),
     ("stat_on", "state_on"),
     ("stat_t", "state_topic"),
