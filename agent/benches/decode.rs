@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use valtronics_agent::{
     decode::{Decoder, Format, csv::Csv, dsmr::Dsmr, nmea::Nmea, vedirect::Vedirect},
+    describe::Described,
     normalize::{Normalizer, Rules},
     tally::Tally,
 };
@@ -63,5 +64,31 @@ fn lines(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lines);
+/// A message of a device whose four values are announced.
+fn described(criterion: &mut Criterion) {
+    let mut described = Described::new("homeassistant");
+    for (field, template) in [
+        ("temperature", "{{ value_json.temperature }}"),
+        ("humidity", "{{ value_json[\"humidity\"] }}"),
+        ("co2", "{{ value_json.co2 | float }}"),
+        ("battery", "{{ value_json.battery }}"),
+    ] {
+        let topic = format!("homeassistant/sensor/porch/{field}/config");
+        let template = template.replace('"', "'");
+        let payload =
+            format!(r#"{{"stat_t":"porch","val_tpl":"{template}","dev":{{"ids":["porch"]}}}}"#);
+        described.announce(&topic, payload.as_bytes());
+    }
+    let payload = br#"{"temperature":21.53,"humidity":48.2,"co2":612,"battery":3.301}"#;
+    let mut group = criterion.benchmark_group("describe");
+    group.throughput(Throughput::Elements(4));
+    group.bench_function("announced fields", |bencher| {
+        bencher.iter(|| {
+            let heard = described.hear("porch", black_box(payload), NOW);
+            assert_eq!(heard.map_or(0, |heard| heard.samples.len()), 4);
+        });
+    });
+}
+
+criterion_group!(benches, lines, described);
 criterion_main!(benches);

@@ -20,8 +20,8 @@ pub mod dsmr;
 pub mod guess;
 pub mod topic;
 
-use context::is_nothing;
 pub use context::{Context, device_time};
+pub(crate) use context::{TIME_FIELDS, is_nothing};
 use csv::Csv;
 use dsmr::Dsmr;
 use frame::{Frame, Lines};

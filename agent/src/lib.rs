@@ -10,6 +10,7 @@ pub mod app;
 pub mod config;
 pub mod source;
 pub mod decode;
+pub mod describe;
 pub mod normalize;
 pub mod tally;
 pub mod queue;

@@ -7,6 +7,7 @@ pub mod capture;
 pub mod outlet;
 pub mod lines;
 pub mod serial;
+pub mod topics;
 pub mod messages;
 pub mod mqtt;
 pub mod replay;
@@ -16,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 use valtronics_protocol::{
     event::Status,
@@ -145,12 +147,19 @@ pub fn read(
     Ok((Spanned::new(name.span(), shared), config))
 }
 
-/// Runs a source until it is stopped; only a recording comes to an end by itself.
+/// Runs a source until `outlet` closes; only a recording comes to an end by itself.
 pub async fn run(kind: Kind, outlet: Outlet) {
+    let closing = outlet.closing.clone();
     match kind {
-        Kind::Serial(config) => serial::run(config, outlet).await,
         Kind::Mqtt(config) => mqtt::run(config, outlet).await,
-        Kind::Replay(config) => replay::run(config, outlet).await,
-        Kind::Host(config) => host::run(config, outlet).await,
+        Kind::Serial(config) => stopped(&closing, serial::run(config, outlet)).await,
+        Kind::Replay(config) => stopped(&closing, replay::run(config, outlet)).await,
+        Kind::Host(config) => stopped(&closing, host::run(config, outlet)).await,
     }
+}
+
+/// Runs what owes nothing to anybody when it stops.
+async fn stopped(closing: &CancellationToken, run: impl Future<Output = ()>) {
+    // Whether it ended or was stopped is the same.
+    let _ = closing.run_until_cancelled(run).await;
 }

@@ -86,12 +86,24 @@ fn a_mistake_names_file_line_and_key() {
             "gw.toml:1: modbus: [[modbus]] is not supported by this version",
         ),
         (
-            "[[mqtt]]\nurl = \"mqtt://x\"\nread = [\"zigbee2mqtt\"]",
-            "gw.toml:3: mqtt.read: the preset \"zigbee2mqtt\" is not supported by this version",
+            "[[mqtt]]\nurl = \"mqtt://x\"\nread = [\"meshtastic\"]",
+            "gw.toml:3: mqtt.read: the preset \"meshtastic\" is not supported by this version",
         ),
         (
             "[[mqtt]]\nurl = \"mqtt://x\"\nread = [\"a/#/b\"]",
             "gw.toml:3: mqtt.read: # stands at the end only",
+        ),
+        (
+            "[[mqtt]]\nurl = \"mqtt://x\"\ndiscovery = false",
+            "gw.toml:1: mqtt: missing key `read`, the topics to read",
+        ),
+        (
+            "[[mqtt]]\nurl = \"mqtt://x\"\ndiscovery = \"home/#\"",
+            "gw.toml:1: mqtt: `discovery` is no prefix of topics such as \"homeassistant\"",
+        ),
+        (
+            "[[mqtt]]\nurl = \"mqtt://x\"\ndiscovery = 5",
+            "gw.toml:3: mqtt.discovery: expected true, false, or a prefix such as \"homeassistant\"",
         ),
         ("a = ", "gw.toml:1: "),
     ] {

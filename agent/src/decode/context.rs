@@ -12,7 +12,7 @@ use super::{Sample, kv};
 /// The most names that are shared; beyond, names are made anew for each sample.
 const MAX_NAMES: usize = 10_000;
 /// The fields that may hold the time, where the configuration names none.
-const TIME_FIELDS: [&str; 4] = ["timestamp", "ts", "time", "Time"];
+pub(crate) const TIME_FIELDS: [&str; 4] = ["timestamp", "ts", "time", "Time"];
 
 /// What formats share: names that come again and again, and where the time stands.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +102,7 @@ pub(super) fn local_name<'n>(metric: &'n str, prefix: &str) -> Option<&'n str> {
 }
 
 /// Tells whether a text stands for a value that is absent.
-pub(super) fn is_nothing(text: &str) -> bool {
+pub(crate) fn is_nothing(text: &str) -> bool {
     const NOTHING: [&str; 11] =
         ["", "nan", "-nan", "null", "none", "n/a", "-", "--", "---", "inf", "-inf"];
     // Nearly every text is a number, which is seen from its first byte.

@@ -1,173 +1,263 @@
-//! Messages of a broker: which topics are read, and reading a message into readings.
+//! Messages of a broker: reading each into readings, statuses, and topics to subscribe to.
+//!
+//! The templates of the configuration come first, then what devices announce, then presets: those
+//! know less than an announcement does.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rumqttc::Publish;
-use serde::Deserialize;
-use toml::Spanned;
 use valtronics_protocol::{
+    event::Status,
     reading::{Reading, is_name},
     time::UnixMillis,
 };
 
-use super::outlet::Outlet;
+use super::{
+    StatusChange,
+    outlet::{DEVICES, Outlet},
+    topics::{Config, Discovery, Pattern, Topic},
+};
 use crate::{
-    config::{fault::Fault, section::Section},
     decode::{
-        Context, Outcome, json,
+        Context, Outcome, Sample, json,
         topic::{Captures, Template},
     },
+    describe::{Change, Described, Heard, Presence, preset::Preset},
     normalize::{Normalizer, Rules},
 };
 
-/// Which topics a source reads, and how.
-#[derive(Debug, Clone)]
-pub struct Config(Vec<Topic>);
-
-#[derive(Debug, Clone)]
-struct Topic {
-    template: Template,
-    rules: Rules,
-}
-
-#[derive(Deserialize)]
-struct TopicKeys {
-    topic: Spanned<String>,
-}
-
-/// Documents of other programs that describe themselves: a later version reads them.
-const PRESETS: [&str; 10] = [
-    "homeassistant",
-    "zigbee2mqtt",
-    "tasmota",
-    "shelly",
-    "esphome",
-    "ttn",
-    "openmqttgateway",
-    "meshtastic",
-    "ruuvi",
-    "homie",
-];
-
-impl Config {
-    /// Reads `read`: templates, or tables with rules of their own, which come before the source's.
-    ///
-    /// # Errors
-    /// When a template or a rule is none that this version knows.
-    pub fn read(section: &mut Section<'_>, rules: &Section<'_>) -> Result<Self, Fault> {
-        let span = section.span();
-        let missing = || Fault::in_span(span, "missing key `read`, the topics to read");
-        let list = section.take("read").ok_or_else(missing)?;
-        let span = list.span();
-        let toml::de::DeValue::Array(items) = list.into_inner() else {
-            return Err(Fault::in_span(
-                span,
-                "expected a list such as [\"plant/{device}/{metric}\"]",
-            ));
-        };
-        let mut topics = Vec::new();
-        for item in items {
-            if let Some(text) = item.get_ref().as_str() {
-                let template = template(&Spanned::new(item.span(), text.to_owned()))?;
-                topics.push(Topic { template, rules: rules.clone().read()? });
-                continue;
-            }
-            let mut table = Section::of(item)?;
-            let TopicKeys { topic } = table.read()?;
-            let mut own = table.part::<Rules>();
-            table.finish()?;
-            own.inherit(rules);
-            topics.push(Topic { template: template(&topic)?, rules: own.read()? });
-        }
-        if topics.is_empty() {
-            return Err(Fault::in_span(span, "expected at least one topic"));
-        }
-        Ok(Self(topics))
-    }
-
-    /// Returns what is subscribed to.
-    pub fn filters(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|topic| topic.template.filter())
-    }
-}
-
-fn template(text: &Spanned<String>) -> Result<Template, Fault> {
-    let topic = text.get_ref();
-    if PRESETS.contains(&topic.as_str()) {
-        let why = format!("the preset \"{topic}\" is not supported by this version");
-        return Err(Fault::at(text, why));
-    }
-    topic.parse().map_err(|error: String| Fault::at(text, error))
-}
-
 /// Reads the messages of one source.
 #[derive(Debug)]
-pub struct Messages(Vec<Reader>);
+pub struct Messages {
+    /// As configured: the first that fits reads.
+    readers: Vec<Reader>,
+    announced: Option<(Described, Normalizer)>,
+    /// What was said of devices on this connection.
+    there: HashMap<Arc<str>, bool>,
+}
 
 #[derive(Debug)]
 struct Reader {
-    template: Template,
-    context: Context,
+    how: How,
     normalizer: Normalizer,
+}
+
+#[derive(Debug)]
+enum How {
+    Template(Template, Context),
+    Preset(Preset),
+}
+
+/// What a message gives.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// The readings in it.
+    pub readings: Vec<Reading>,
+    /// Topics to subscribe to.
+    pub wanted: Vec<Arc<str>>,
+    /// Topics to unsubscribe from.
+    pub unwanted: Vec<Arc<str>>,
+    /// Devices whose status has changed.
+    pub changes: Vec<StatusChange>,
+    /// How long devices may be silent.
+    pub silences: Vec<(Arc<str>, Option<Duration>)>,
 }
 
 impl Messages {
     /// Reads messages whose device is `device` where nothing names one.
     #[must_use]
     pub fn new(config: &Config, device: &Arc<str>) -> Self {
-        let reader = |Topic { template, rules }: &Topic| {
-            let time_field = rules.time.as_deref().map(Arc::from);
-            Reader {
-                template: template.clone(),
-                context: Context::new(time_field),
-                normalizer: Normalizer::new(rules.clone(), Arc::clone(device)),
+        let normalizer = |rules: &Rules| Normalizer::new(rules.clone(), Arc::clone(device));
+        let how = |pattern: &Pattern, rules: &Rules| match pattern {
+            Pattern::Template(template) => {
+                let time_field = rules.time.as_deref().map(Arc::from);
+                How::Template(template.clone(), Context::new(time_field))
+            }
+            Pattern::Preset(name) => {
+                How::Preset(Preset::named(name).expect("the configuration knows the presets"))
             }
         };
-        Self(config.0.iter().map(reader).collect())
+        let reader = |Topic { pattern, rules }: &Topic| Reader {
+            how: how(pattern, rules),
+            normalizer: normalizer(rules),
+        };
+        let announced =
+            |Discovery { prefix, rules }: &Discovery| (Described::new(prefix), normalizer(rules));
+        Self {
+            readers: config.topics.iter().map(reader).collect(),
+            announced: config.discovery.as_ref().map(announced),
+            there: HashMap::new(),
+        }
+    }
+
+    /// Returns what is subscribed to for announcements.
+    pub fn announcements(&self) -> impl Iterator<Item = String> {
+        self.announced.iter().flat_map(|(described, _)| described.filters())
+    }
+
+    /// Returns what is subscribed to on a new connection.
+    pub fn filters(&self) -> impl Iterator<Item = String> {
+        let announced = self.announced.as_ref().map(|(described, _)| described);
+        let named = announced.into_iter().flat_map(Described::topics);
+        let named = named.filter(|topic| !self.is_read(topic)).map(|topic| topic.to_string());
+        let read = self.readers.iter().flat_map(|reader| match &reader.how {
+            How::Template(template, _) => vec![template.filter()],
+            How::Preset(preset) => preset.filters(),
+        });
+        read.chain(self.announcements()).chain(named)
+    }
+
+    /// Tells whether `read` has this topic: then it is subscribed to already.
+    fn is_read(&self, topic: &str) -> bool {
+        self.readers.iter().any(|reader| match &reader.how {
+            How::Template(template, _) => template.read(topic).is_some(),
+            How::Preset(preset) => preset.has(topic),
+        })
+    }
+
+    /// Notes that the connection is gone: what is retained says anew who is there.
+    pub fn disconnected(&mut self) {
+        self.there.clear();
     }
 
     /// Reads one message; what is wrong with it is counted and said.
-    ///
-    /// What a broker kept from before the subscription is a reading only with a time of its own.
-    pub fn take(
+    pub fn take(&mut self, publish: &Publish, now: UnixMillis, outlet: &mut Outlet) -> Taken {
+        let mut taken = Taken::default();
+        if self.announce(publish, now, outlet, &mut taken) {
+            return taken;
+        }
+        let Some((heard, normalizer)) = self.hear(publish, now) else {
+            outlet.tally.foreign += 1;
+            return taken;
+        };
+        let Heard { mut samples, presences, failed } = heard;
+        match failed {
+            None => outlet.tally.good += 1,
+            Some(cause) => {
+                outlet.tally.damaged += 1;
+                outlet.complain(&format!("{cause} on topic {}", publish.topic));
+            }
+        }
+        hold_back_retained(publish, &mut samples, outlet);
+        taken.readings = normalizer.readings(samples, now, &mut outlet.tally);
+        self.meet(&presences, now, &mut taken);
+        taken
+    }
+
+    /// Has whoever comes first read a message; `None` when nobody does.
+    fn hear(&mut self, publish: &Publish, now: UnixMillis) -> Option<(Heard, &mut Normalizer)> {
+        let Publish { topic, payload, .. } = publish;
+        let Self { readers, announced, .. } = self;
+        let is_reserved =
+            announced.as_ref().is_some_and(|(described, _)| described.is_reserved(topic));
+        let mut announced = announced.as_mut().and_then(|(described, normalizer)| {
+            Some((described.hear(topic, payload, now)?, normalizer))
+        });
+        let (mut by_template, mut by_preset) = (None, None);
+        for Reader { how, normalizer } in readers {
+            match how {
+                How::Template(template, context) if by_template.is_none() => {
+                    let captures = template.read(topic);
+                    by_template = captures.map(|captures| {
+                        context.now = now;
+                        (read(captures, payload, context), normalizer)
+                    });
+                }
+                How::Preset(preset)
+                    if by_preset.is_none() && announced.is_none() && !is_reserved =>
+                {
+                    by_preset = preset.hear(topic, payload, now).map(|heard| (heard, normalizer));
+                }
+                How::Template(..) | How::Preset(_) => {}
+            }
+        }
+        // What devices announce counts for their status in any case.
+        if let (Some((by_template, _)), Some((announced, _))) = (&mut by_template, &mut announced) {
+            by_template.presences.append(&mut announced.presences);
+        }
+        by_template.or(announced).or(by_preset)
+    }
+
+    /// Takes an announcement, if it is one.
+    fn announce(
         &mut self,
         publish: &Publish,
         now: UnixMillis,
         outlet: &mut Outlet,
-    ) -> Vec<Reading> {
-        let found = self.0.iter_mut().find_map(|reader| {
-            let captures = reader.template.read(&publish.topic)?;
-            Some((captures, reader))
-        });
-        let Some((Captures { device, metric }, reader)) = found else {
-            outlet.tally.foreign += 1;
-            return Vec::new();
+        taken: &mut Taken,
+    ) -> bool {
+        let announced = self.announced.as_mut();
+        let change = announced
+            .and_then(|(described, _)| described.announce(&publish.topic, &publish.payload));
+        let (change, refused) = match change {
+            None => return false,
+            Some(Ok(change)) => {
+                let refused = change.refused;
+                (change, refused)
+            }
+            Some(Err(refused)) => (Change::default(), Some(refused)),
         };
-        reader.context.now = now;
-        let mut samples = Vec::new();
-        let metric = metric.unwrap_or_default();
-        match json::message(&publish.payload, metric, &mut reader.context, &mut samples) {
-            Outcome::Good => outlet.tally.good += 1,
-            Outcome::Foreign => outlet.tally.foreign += 1,
-            Outcome::Damaged(cause) => {
+        match refused {
+            None => outlet.tally.good += 1,
+            Some(why) => {
                 outlet.tally.damaged += 1;
-                outlet.complain(&format!("{cause} on topic {}", publish.topic));
-                return Vec::new();
+                outlet.complain(&format!("{why} on topic {}", publish.topic));
             }
         }
-        if publish.retain {
-            let count = samples.len();
-            samples.retain(|sample| sample.at.is_some());
-            let retained = (count - samples.len()) as u64;
-            outlet.tally.read += retained;
-            outlet.tally.held_back.retained += retained;
-        }
-        if let Some(device) = device.filter(|device| is_name(device)) {
-            let device = reader.context.name(device);
-            for sample in &mut samples {
-                sample.device.get_or_insert_with(|| Arc::clone(&device));
+        let Change { wanted, unwanted, presences, silences, .. } = change;
+        taken.wanted = wanted.into_iter().filter(|topic| !self.is_read(topic)).collect();
+        taken.unwanted = unwanted.into_iter().filter(|topic| !self.is_read(topic)).collect();
+        taken.silences = silences;
+        self.meet(&presences, now, taken);
+        true
+    }
+
+    /// Makes status changes of what is said of devices, unless it was said before.
+    fn meet(&mut self, presences: &[Presence], now: UnixMillis, taken: &mut Taken) {
+        for Presence { device, is_there, topic } in presences {
+            let is_new = self.there.len() < DEVICES || self.there.contains_key(device);
+            if !is_new || self.there.insert(Arc::clone(device), *is_there) == Some(*is_there) {
+                continue;
             }
+            let (status, word) = match is_there {
+                true => (Status::Online, "online"),
+                false => (Status::Offline, "offline"),
+            };
+            taken.changes.push(StatusChange {
+                device: Arc::clone(device),
+                status,
+                reason: format!("Reported {word} on MQTT topic {topic}"),
+                timestamp: now,
+            });
         }
-        reader.normalizer.readings(samples, now, &mut outlet.tally)
+    }
+}
+
+/// Reads a message as a template says.
+fn read(captures: Captures<'_>, payload: &[u8], context: &mut Context) -> Heard {
+    let Captures { device, metric } = captures;
+    let mut heard = Heard::default();
+    let metric = metric.unwrap_or_default();
+    let outcome = json::message(payload, metric, context, &mut heard.samples);
+    if let Outcome::Damaged(cause) = outcome {
+        heard.failed = Some(cause);
+    }
+    if let Some(device) = device.filter(|device| is_name(device)) {
+        let device = context.name(device);
+        for sample in &mut heard.samples {
+            sample.device.get_or_insert_with(|| Arc::clone(&device));
+        }
+    }
+    heard
+}
+
+/// Leaves out what a broker kept from before the subscription, unless it has a time of its own.
+fn hold_back_retained(publish: &Publish, samples: &mut Vec<Sample>, outlet: &mut Outlet) {
+    if publish.retain {
+        let count = samples.len();
+        samples.retain(|sample| sample.at.is_some());
+        let retained = (count - samples.len()) as u64;
+        outlet.tally.read += retained;
+        outlet.tally.held_back.retained += retained;
     }
 }

@@ -4,20 +4,32 @@
 //! gone in the meantime comes again, so its acknowledgement is dropped here: the new connection
 //! may have given its number to another message.
 
-use std::{collections::VecDeque, convert::Infallible, io, path::PathBuf, time::Duration};
+mod look;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    convert::Infallible,
+    io,
+    path::PathBuf,
+    time::Duration,
+};
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, Publish, QoS,
-    SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Outgoing,
+    Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use serde::Deserialize;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, sleep_until},
+};
 use toml::Spanned;
 use tracing::{info, warn};
 
 use super::{
-    messages::{self, Messages},
+    messages::Messages,
     outlet::{Outlet, Stopping},
+    topics,
 };
 use crate::{
     backoff::Backoff,
@@ -36,9 +48,14 @@ const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The most messages that wait for the queue: as many as their 16-bit numbers tell apart. Many
 /// brokers stop at 20 or 100, others send all that they have kept.
 const HELD: usize = u16::MAX as usize;
-/// The most requests on their way to the broker: an acknowledgement for each held message, and the
-/// subscription.
-const REQUESTS: usize = HELD + 1;
+/// The most requests on their way to the broker: an acknowledgement for each held message, and what
+/// is subscribed to and not any more, when all that is announced changes at once.
+const REQUESTS: usize = HELD + 32 * 1024;
+/// How many topics a request has: a broker takes some thousand, in 256 KiB.
+const TOPICS: usize = 100;
+/// How long announcements have to be over until what they name is subscribed to: what is retained
+/// there comes once, and all of a device's entities should be known then.
+const QUIET: Duration = Duration::from_millis(300);
 /// How often the broker hears from the agent at least; after one and a half of it without an answer
 /// the connection counts as broken.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -50,7 +67,7 @@ pub struct Config {
     pub url: Url,
     password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
-    messages: messages::Config,
+    topics: topics::Config,
 }
 
 #[derive(Deserialize)]
@@ -117,7 +134,7 @@ impl Config {
             url: keys.url,
             password_file: keys.password_file.map(Spanned::into_inner),
             ca_file: keys.ca_file.map(Spanned::into_inner),
-            messages: messages::Config::read(section, rules)?,
+            topics: topics::Config::read(section, rules)?,
         })
     }
 }
@@ -139,6 +156,12 @@ enum Lost {
     Stopping(#[from] Stopping),
 }
 
+impl Lost {
+    fn overrun() -> Self {
+        Self::Broken("it does not take requests".into())
+    }
+}
+
 impl From<ConnectionError> for Lost {
     fn from(error: ConnectionError) -> Self {
         match error {
@@ -151,16 +174,24 @@ impl From<ConnectionError> for Lost {
     }
 }
 
-/// Reads for ever.
+/// Reads until the outlet closes, and then acknowledges what is on its way to the queue.
 pub async fn run(config: Config, mut outlet: Outlet) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let mut messages = Messages::new(&config.messages, &outlet.name);
+    let mut messages = Messages::new(&config.topics, &outlet.name);
+    let mut has_looked = messages.announcements().next().is_none();
     loop {
+        if !has_looked {
+            has_looked = look::look(&config, &mut messages, &mut outlet).await.is_ok();
+        }
         let Err(lost) = read(&config, &mut messages, &mut outlet, &mut backoff).await;
-        if matches!(lost, Lost::Stopping(_)) || outlet.offline(&lost.to_string()).await.is_err() {
+        messages.disconnected();
+        let ends = matches!(lost, Lost::Stopping(_)) || outlet.closing.is_cancelled();
+        if ends || outlet.offline(&lost.to_string()).await.is_err() {
             return;
         }
-        sleep(backoff.wait()).await;
+        if outlet.closing.clone().run_until_cancelled(sleep(backoff.wait())).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -173,18 +204,29 @@ async fn read(
     let options = options(config, &outlet.name)?;
     let (client, mut events) = AsyncClient::new(options, REQUESTS);
     let mut held = Held::default();
+    let mut wanted = BTreeSet::new();
+    let mut quiet_at = clock::monotonic();
+    let closing = outlet.closing.clone();
     loop {
+        if closing.is_cancelled() && held.is_empty() {
+            return disconnect(&client, &mut events).await;
+        }
         let event = tokio::select! {
+            () = closing.cancelled(), if !closing.is_cancelled() => continue,
             event = events.poll(), if held.has_room() => event?,
             publish = held.next(), if !held.is_empty() => {
                 acknowledge(&client, &publish)?;
+                continue;
+            }
+            () = sleep_until(quiet_at), if !wanted.is_empty() => {
+                subscribe(&client, std::mem::take(&mut wanted))?;
                 continue;
             }
         };
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
                 backoff.reset();
-                subscribe(&client, &config.messages);
+                subscribe(&client, messages.filters())?;
             }
             Event::Incoming(Packet::SubAck(answer)) => {
                 info!(source = %outlet.name, "subscribed at the broker");
@@ -192,17 +234,34 @@ async fn read(
                     warn!(source = %outlet.name, "the broker refuses some of the topics");
                 }
             }
+            // It comes again: it is not acknowledged.
+            Event::Incoming(Packet::Publish(_)) if closing.is_cancelled() => {}
             Event::Incoming(Packet::Publish(mut publish)) => {
                 outlet.capture(Some(&publish.topic), &publish.payload).await;
                 let now = clock::now();
-                let readings = messages.take(&publish, now, outlet);
+                let taken = messages.take(&publish, now, outlet);
+                if !taken.wanted.is_empty() {
+                    quiet_at = clock::monotonic() + QUIET;
+                }
+                wanted.extend(taken.wanted.iter().map(ToString::to_string));
+                for topic in &taken.unwanted {
+                    wanted.remove(&**topic);
+                    client.try_unsubscribe(&**topic).map_err(|_| Lost::overrun())?;
+                }
+                for (device, silence) in &taken.silences {
+                    outlet.declare(device, *silence).await?;
+                }
                 if publish.qos == QoS::AtMostOnce {
-                    outlet.send(now, readings).await?;
+                    outlet.send(now, taken.readings).await?;
                 } else {
-                    let receipt = outlet.send_for_receipt(now, readings).await?;
+                    let receipt = outlet.send_for_receipt(now, taken.readings).await?;
                     // Only its number is still needed.
                     publish.payload.clear();
                     held.push(publish, receipt);
+                }
+                // After the readings: one that came in before a device went does not bring it back.
+                for change in taken.changes {
+                    outlet.report(change).await?;
                 }
             }
             Event::Incoming(_) | Event::Outgoing(_) => {}
@@ -233,17 +292,26 @@ fn options(config: &Config, name: &str) -> Result<MqttOptions, Lost> {
     Ok(options)
 }
 
-fn subscribe(client: &AsyncClient, messages: &messages::Config) {
-    let filters = messages.filters().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
-    client
-        .try_subscribe_many(filters)
-        .expect("filters are valid, and a new connection has room for one request");
+fn subscribe(client: &AsyncClient, filters: impl IntoIterator<Item = String>) -> Result<(), Lost> {
+    let mut filters = filters.into_iter().peekable();
+    while filters.peek().is_some() {
+        let some = filters.by_ref().take(TOPICS);
+        let some = some.map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+        client.try_subscribe_many(some).map_err(|_| Lost::overrun())?;
+    }
+    Ok(())
 }
 
 fn acknowledge(client: &AsyncClient, publish: &Publish) -> Result<(), Lost> {
     // The next connection gets again what this one has not acknowledged.
-    let full = |_| Lost::Broken("it does not take acknowledgements".into());
-    client.try_ack(publish).map_err(full)
+    client.try_ack(publish).map_err(|_| Lost::overrun())
+}
+
+/// Sends the acknowledgements that wait, and says goodbye.
+async fn disconnect(client: &AsyncClient, events: &mut EventLoop) -> Result<Infallible, Lost> {
+    client.try_disconnect().map_err(|_| Lost::overrun())?;
+    while !matches!(events.poll().await?, Event::Outgoing(Outgoing::Disconnect)) {}
+    Err(Stopping.into())
 }
 
 /// Messages that are not yet acknowledged, in the order in which they came.

@@ -6,6 +6,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use valtronics_protocol::{event::Status, reading::Reading, time::UnixMillis, uplink::DeviceInfo};
 
@@ -16,7 +17,7 @@ use crate::{clock, tally::Tally};
 /// from a few sources. When it is full the sources wait, and the system holds their bytes.
 pub const EVENTS: usize = 256;
 /// The most devices that a source remembers for its status: beyond, new ones get no status event.
-const DEVICES: usize = 10_000;
+pub const DEVICES: usize = 10_000;
 /// A source that is broken says so this often, not with each line.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -39,6 +40,8 @@ pub struct Outlet {
     devices: BTreeSet<Arc<str>>,
     broken: Option<String>,
     last_complaint: Option<Instant>,
+    /// The source is to end, when it has done what it owes to others.
+    pub closing: CancellationToken,
 }
 
 impl Outlet {
@@ -48,6 +51,7 @@ impl Outlet {
         config: &Config,
         events: mpsc::Sender<SourceEvent>,
         recorder: Option<Recorder>,
+        closing: CancellationToken,
     ) -> Self {
         Self {
             name: config.name.clone(),
@@ -59,6 +63,7 @@ impl Outlet {
             devices: BTreeSet::new(),
             broken: None,
             last_complaint: None,
+            closing,
         }
     }
 
@@ -138,6 +143,33 @@ impl Outlet {
             self.put(SourceEvent::Status(change)).await?;
         }
         Ok(())
+    }
+
+    /// Says what the source has heard of a device's status; that shows that the source works.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn report(&mut self, change: StatusChange) -> Result<(), Stopping> {
+        self.broken = None;
+        if self.devices.len() < DEVICES {
+            self.devices.insert(Arc::clone(&change.device));
+        }
+        self.put(SourceEvent::Status(change)).await
+    }
+
+    /// Declares how long a device may be silent, unless the configuration says so.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn declare(
+        &mut self,
+        device: &str,
+        offline_after: Option<Duration>,
+    ) -> Result<(), Stopping> {
+        if self.offline_after.is_some() {
+            return Ok(());
+        }
+        self.put(SourceEvent::Device(DeviceInfo { device: device.into(), offline_after })).await
     }
 
     /// Logs why input was damaged, at most once a minute.

@@ -11,10 +11,10 @@ use valtronics_agent::decode::{
 use valtronics_protocol::time::UnixMillis;
 
 /// 2026-11-01T00:00:00Z: after every capture.
-const NOW: UnixMillis = UnixMillis(1_793_491_200_000);
+pub(crate) const NOW: UnixMillis = UnixMillis(1_793_491_200_000);
 
 /// Finds a folder of captures, or says that there is none.
-fn folder(name: &str) -> Option<PathBuf> {
+pub(crate) fn folder(name: &str) -> Option<PathBuf> {
     let found =
         std::env::var_os("VALTRONICS_CORPORA").map(|corpora| Path::new(&corpora).join(name));
     if found.is_none() {
@@ -24,7 +24,7 @@ fn folder(name: &str) -> Option<PathBuf> {
 }
 
 /// Lists the files whose name ends like this.
-fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
         entries.filter(|path| path.to_str().is_some_and(|path| path.ends_with(end))).collect();

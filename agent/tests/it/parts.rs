@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
     time::interval,
@@ -123,6 +123,21 @@ impl Broker {
         client.stdin.take().unwrap().write_all(payload).await.unwrap();
         let ended = within("the message is published", client.wait()).await;
         assert!(ended.unwrap().success());
+    }
+
+    /// Connects a device whose last will is a retained message; it is there when this returns.
+    pub(crate) async fn connect_with_last_will(&self, topic: &str, will: &str) -> Child {
+        let port = self.port.to_string();
+        let mut device = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &port, "-t", "$SYS/broker/version"])
+            .args(["--will-topic", topic, "--will-payload", will, "--will-retain"])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect(CLIENT);
+        let mut output = BufReader::new(device.stdout.take().unwrap()).lines();
+        within("the device is connected", output.next_line()).await.unwrap().unwrap();
+        device
     }
 
     /// Publishes each line of a file.

@@ -42,6 +42,7 @@ fn pure_parts_know_no_runtime_no_files_and_no_clock() {
             &["tokio::net", "axum", "rusqlite", "std::fs", "clock::now", "async fn"],
         ),
         ("agent/src/decode", &["tokio::", "std::fs", "clock::"]),
+        ("agent/src/describe", &["tokio::", "rumqttc", "std::fs", "clock::"]),
     ];
     for (folder, forbidden) in pure {
         for (path, text) in sources(&root().join(folder)) {
