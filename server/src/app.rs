@@ -11,13 +11,14 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock,
+    clock, compaction,
     config::Config,
     domain::{
         alerts::{Alerts, Before, OpenBefore},
         rule::Rule,
     },
     engine::{Engine, EngineHandle, Input, Parts, RuleEdit, Rules},
+    history::History,
     http::{self, Shared},
     hub::HubLimits,
     limits::Admission,
@@ -25,7 +26,7 @@ use crate::{
     rule_files,
     session::Gate,
     state::{EventLog, LastValue, State},
-    store::{RegistryLimits, Restored, Store},
+    store::{Compactor, RegistryLimits, Restored, Store},
     store_task::{EngineWays, StoreTask, last_values},
     system,
     tls::Certificate,
@@ -101,6 +102,7 @@ impl Running {
         let keys = config.keys(true)?;
         let file_rules = rule_files::read(&config.rule_files()?)?;
         let (store, restored) = Store::open(&config.data_dir)?;
+        let compactor = Compactor::open(&config.data_dir)?;
         let listener = listen::bind(config.listen)
             .await
             .with_context(|| format!("listening on {}", config.listen))?;
@@ -108,6 +110,8 @@ impl Running {
         let names = watch::Sender::new(registry_limits(config));
         let (store_task, store, ways) =
             StoreTask::new(store, names.subscribe(), config.history.keep);
+        store.note_damaged(restored.damaged);
+        let keep = config.history.keep;
         let sample = Arc::new(Notify::new());
         let (engine, handle) = Engine::new(parts(restored, config, file_rules, ways, &sample)?);
         let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
@@ -126,7 +130,8 @@ impl Running {
                 store: store.clone(),
                 stop: stop.clone(),
             }),
-            store,
+            history: History::new(config.data_dir.clone(), keep, store.clone()),
+            store: store.clone(),
             connections: connections.clone(),
             origins: config.origins.allow.clone(),
             loopback_only: address.ip().is_loopback(),
@@ -152,6 +157,7 @@ impl Running {
             Ok(())
         });
         edges.spawn(async { Ok(sampling.await?) });
+        edges.spawn(async move { Ok(compaction::run(compactor, keep, store).await?) });
         let keys = Arc::clone(&gate);
         edges.spawn(async move {
             keys.keys.keep_fresh().await;

@@ -81,6 +81,9 @@ pub struct Parts {
     pub sample: Arc<Notify>,
 }
 
+/// How many inputs are handled before others have their turn: enough to spread the price of a walk
+/// through all targets, and too few to be noticed as a delay.
+const TURN_INPUTS: usize = 32;
 /// How often silence, gateways and slow readers are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -173,10 +176,7 @@ impl Engine {
             let event = self.next().await;
             let (now, instant) = (clock::now(), clock::instant());
             match event {
-                Event::Input(input) => {
-                    self.commands_before(instant);
-                    self.input(input, now, instant);
-                }
+                Event::Input(input) => self.turn(input, now, instant),
                 Event::Command(command) => self.command(command, instant),
                 Event::Time => self.time(now, instant),
                 Event::Gone => self.stopping = true,
@@ -196,6 +196,22 @@ impl Engine {
             input = self.inputs.recv() => input.map_or(Event::Gone, Event::Input),
             () = tokio::time::sleep_until(deadline.into()) => Event::Time,
         }
+    }
+
+    /// Handles what has come in, and what is there behind it: readings that come one after the other
+    /// are delivered together.
+    fn turn(&mut self, first: Input, now: UnixMillis, instant: Instant) {
+        let (mut next, mut left) = (Some(first), TURN_INPUTS);
+        while let Some(input) = next {
+            if !matches!(input, Input::Batch(_)) || !self.commands.is_empty() {
+                self.hub.deliver(instant);
+                self.commands_before(instant);
+            }
+            self.input(input, now, instant);
+            left -= 1;
+            next = if left > 0 { self.inputs.try_recv().ok() } else { None };
+        }
+        self.hub.deliver(instant);
     }
 
     fn deadline(&self) -> Instant {

@@ -31,6 +31,8 @@ pub mod domain;
 pub mod state;
 pub mod commit;
 pub mod store_task;
+pub mod compaction;
+pub mod history;
 pub mod store;
 pub mod rehearsal;
 pub mod rule_files;

@@ -17,6 +17,7 @@ mod mqtt;
 mod uplink;
 mod tls;
 mod outage;
+mod queue;
 mod live_first;
 mod status;
 mod commands;

@@ -20,7 +20,7 @@ use crate::{
         resolve::{merge, take, take_learned, unknown},
     },
     monitor::Figures,
-    socket::Message,
+    socket::{Incoming, Message},
     store_task::{RegisterError, Registrant},
     tally::Tally,
 };
@@ -301,10 +301,9 @@ impl Uplink {
         }
         loop {
             let text = match self.socket.next().await? {
-                Message::Text(text) => text,
-                Message::Binary(_) => return Err(first_auth()),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
-                Message::Close(_) => continue,
+                Incoming::Text(text) => text,
+                Incoming::Binary(_) => return Err(first_auth()),
+                Incoming::Ping(_) | Incoming::Pong | Incoming::Close(_) => continue,
             };
             if self.dialect == Dialect::Agent {
                 return agent::hello(text.as_str()).ok_or_else(first_auth);
