@@ -11,7 +11,8 @@ use valtronics_server::{
     clock,
     commit::AlertDraft,
     config::Config,
-    listen, moment,
+    listen,
+    moment::Moment,
     rehearsal::Rehearsal,
     rule_files,
     store::past,
@@ -223,8 +224,8 @@ fn test_rules(
     let rules = rule_files::read(files).map_err(usage)?;
     let config = config.map_or_else(|| Ok(Config::default()), Config::load).map_err(usage)?;
     let (dir, now) = (data.unwrap_or(config.data_dir), clock::now());
-    let from = moment::parse(from, now);
-    let from = from.ok_or_else(|| usage(format!("--from: is {}", moment::FORM)))?;
+    let from: Moment = from.parse().map_err(|why| usage(format!("--from: is {why}")))?;
+    let from = from.at(now);
     let mut rehearsal = Rehearsal::new(rules, from);
     let mut printed = Ok(());
     let read = past(&dir, from, |piece| {

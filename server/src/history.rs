@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ pub struct History {
     dir: PathBuf,
     /// For how long readings are kept.
     pub keep: Duration,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// Readers that nobody uses, at most [`READERS`].
     idle: Mutex<Vec<Reader>>,
     store: StoreHandle,
@@ -44,7 +44,7 @@ impl History {
     /// Makes the way to the store of a data directory.
     #[must_use]
     pub fn new(dir: PathBuf, keep: Duration, store: StoreHandle) -> Self {
-        let (permits, idle) = (Semaphore::new(READERS), Mutex::default());
+        let (permits, idle) = (Arc::new(Semaphore::new(READERS)), Mutex::default());
         Self { dir, keep, permits, idle, store }
     }
 
@@ -57,11 +57,13 @@ impl History {
         query: Query,
         make: impl FnOnce(Page) -> T + Send + 'static,
     ) -> Result<T, HistoryError> {
-        let permit = tokio::time::timeout(WAIT, self.permits.acquire()).await;
-        let _permit = permit.ok().and_then(Result::ok).ok_or(HistoryError::Busy)?;
+        let permit = tokio::time::timeout(WAIT, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit.ok().and_then(Result::ok).ok_or(HistoryError::Busy)?;
         let idle = self.idle().pop();
         let dir = self.dir.clone();
         let read = move || {
+            // Whoever asked may go; the thread reads on all the same.
+            let _permit = permit;
             let mut reader = idle.map_or_else(|| Reader::open(&dir), Ok)?;
             let page = reader.read(&query)?;
             let damaged = page.damaged;
@@ -76,5 +78,50 @@ impl History {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use valtronics_protocol::{id::DeviceId, time::UnixMillis};
+
+    use super::*;
+    use crate::{
+        commit::MetricIndex,
+        store::{RegistryLimits, Store},
+        store_task::StoreTask,
+    };
+
+    #[tokio::test]
+    async fn who_goes_while_he_is_read_for_makes_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        let limits = RegistryLimits { devices_per_sub: 1, metrics_per_device: 1 };
+        let limits = tokio::sync::watch::channel(limits).1;
+        let (_task, store, _ways) = StoreTask::new(store, limits, Duration::from_secs(1));
+        let history = History::new(dir.path().to_owned(), Duration::from_secs(1), store);
+        let query = Query {
+            device: DeviceId(1),
+            metric: MetricIndex(0),
+            from: UnixMillis(0),
+            to: UnixMillis(1),
+            arrived_from: UnixMillis(0),
+            step: None,
+            limit: 1,
+            cursor: None,
+        };
+        let (begun, mut has_begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let reading = history.read(query, move |_| (begun.send(()), ended.recv()).1);
+        tokio::select! {
+            _ = reading => panic!("it waits"),
+            begun = &mut has_begun => begun.unwrap(),
+        }
+        assert_eq!(history.permits.available_permits(), READERS - 1);
+        drop(end);
+        let all = history.permits.acquire_many(READERS as u32);
+        drop(tokio::time::timeout(WAIT, all).await.unwrap().unwrap());
     }
 }

@@ -8,7 +8,7 @@ use valtronics_protocol::{
     time::UnixMillis,
 };
 
-use super::Engine;
+use super::{Engine, TICK};
 use crate::{
     auth::DeviceGrant,
     commit::{AlertDraft, Commit, EventDraft},
@@ -29,6 +29,10 @@ pub struct AlertChange {
     /// Whether there is such an alert among those that are open; others are in the store.
     pub answer: oneshot::Sender<bool>,
 }
+
+/// How many events a commit gathers at most, some 20 MiB: while the store cannot write, what a status
+/// is by then is announced when there is room.
+const MOST_EVENTS: usize = 65_536;
 
 impl Engine {
     /// Changes an alert that is open.
@@ -61,6 +65,9 @@ impl Engine {
     /// silence counts otherwise.
     pub(super) fn announce(&mut self, id: DeviceId, now: UnixMillis) {
         let Some(device) = self.state.device_mut(id) else { return };
+        if self.pending.events.len() >= MOST_EVENTS {
+            return self.schedule.look_by(id, now.plus(TICK));
+        }
         let Some(transition) = device.health.transition(id, now) else { return };
         let (status, at, mut drafts) = (transition.new, transition.at, Vec::new());
         self.pending.events.push(EventDraft::Status(transition));

@@ -23,7 +23,7 @@ use crate::{
     clock,
     domain::alerts::Change,
     engine::{AlertChange, EngineGone, Input},
-    moment,
+    moment::{self, Moment},
     store::WantedAlerts,
 };
 
@@ -77,7 +77,7 @@ pub(super) async fn list(
 impl Wanted {
     fn read(self, now: UnixMillis) -> Result<WantedAlerts, ApiError> {
         let id = |text: &str| u64::from_str(text).ok().map(DeviceId);
-        let moment = |text: &str| moment::parse(text, now);
+        let moment = |text: &str| Some(text.parse::<Moment>().ok()?.at(now));
         let statuses = "active, acknowledged, shelved or resolved";
         Ok(WantedAlerts {
             upto: self.cursor.map(AlertId),

@@ -19,8 +19,9 @@ use crate::{
     state::Device,
 };
 
-/// How many devices one turn of the engine lists: more would stop the fan-out for long.
-const A_TURN: usize = 256;
+/// How many metrics one turn of the engine looks at, and those of a device more: more would stop the
+/// fan-out for long.
+const A_TURN: usize = 1024;
 
 #[derive(Serialize)]
 pub(super) struct Devices {
@@ -71,8 +72,15 @@ fn list_some(devices: &[Device], from: u64, grant: &DeviceGrant) -> (Vec<Listed>
     let begin = usize::try_from(from - 1).unwrap_or(usize::MAX).min(devices.len());
     let rest = devices.get(begin..).unwrap_or_default();
     let seen = |device: &&Device| grant.allows(device.id(), &device.registered.name, &device.key);
-    let listed = rest.iter().take(A_TURN).filter(seen).map(Listed::new).collect();
-    (listed, (rest.len() > A_TURN).then(|| from + A_TURN as u64))
+    let mut left = A_TURN;
+    let fits = |device: &&Device| {
+        let fits = left > 0;
+        left = left.saturating_sub(device.metrics.len() + 1);
+        fits
+    };
+    let count = rest.iter().take_while(fits).count();
+    let listed = rest.iter().take(count).filter(seen).map(Listed::new).collect();
+    (listed, (rest.len() > count).then(|| from + count as u64))
 }
 
 pub(super) async fn one(

@@ -21,6 +21,7 @@ use crate::{
     clock,
     commit::MetricIndex,
     history::HistoryError,
+    moment::Moment,
     state,
     store::{self, Cursor, Gap, Page, Points, Span},
 };
@@ -48,12 +49,6 @@ pub(super) struct Wanted {
     limit: Option<usize>,
     #[serde(default, deserialize_with = "parsed")]
     cursor: Option<Cursor>,
-}
-
-/// A moment, or how long ago it was.
-enum Moment {
-    At(UnixMillis),
-    Ago(Duration),
 }
 
 struct Step(Duration);
@@ -101,12 +96,12 @@ impl Wanted {
         keep: Duration,
         now: UnixMillis,
     ) -> Result<store::Query, ApiError> {
-        let at = |moment: &Moment| moment.at(now);
-        let arrived_from = self.arrived_from.as_ref().map(at);
+        let at = |moment: Moment| moment.at(now);
+        let arrived_from = self.arrived_from.map(at);
         // Who asks for what he missed gets it, however old it is.
         let begin = if arrived_from.is_some() { UnixMillis::MIN } else { now.minus(HOUR) };
-        let from = self.from.as_ref().map_or(begin, at);
-        let to = self.to.as_ref().map_or(UnixMillis::MAX, at);
+        let from = self.from.map_or(begin, at);
+        let to = self.to.map_or(UnixMillis::MAX, at);
         if to <= from {
             return Err(unprocessable("to: it lies after from"));
         }
@@ -154,26 +149,6 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = &'static str>>(
 ) -> Result<Option<T>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(de::Error::custom)
-}
-
-impl FromStr for Moment {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let why = "it is RFC 3339, or how long ago it was, such as -24h";
-        match text.strip_prefix('-') {
-            Some(period) => parse_period(period).map(Self::Ago).map_err(|_| why),
-            None => text.parse().map(Self::At).map_err(|_| why),
-        }
-    }
-}
-
-impl Moment {
-    fn at(&self, now: UnixMillis) -> UnixMillis {
-        match self {
-            Self::At(at) => *at,
-            Self::Ago(period) => now.minus(*period),
-        }
-    }
 }
 
 impl FromStr for Step {

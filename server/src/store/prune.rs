@@ -43,6 +43,7 @@ pub(super) fn prune(
     transaction
         .prepare_cached("DELETE FROM queues WHERE seen_at < ?1")?
         .execute([now.minus(KEEP_QUEUES).0])?;
+    uplinks::prune_machines(&transaction)?;
     transaction.commit()?;
     let pages = give_back(db)?;
     let most = commits.max(events).max(keys).max(gaps);

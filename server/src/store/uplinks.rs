@@ -54,6 +54,14 @@ pub(super) fn machines(db: &Connection) -> Result<Vec<QueueMachine>, StoreError>
     Ok(found.collect::<Result<_, _>>()?)
 }
 
+/// Forgets the machines of numberings that are forgotten.
+pub(super) fn prune_machines(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    let sql = "DELETE FROM queue_machines WHERE NOT EXISTS
+               (SELECT 1 FROM queues WHERE (sub, queue) = (queue_machines.sub, queue_machines.queue))";
+    transaction.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
 /// Forgets what was lost so long ago that nothing is left around it.
 pub(super) fn prune_lost(
     transaction: &Transaction<'_>,

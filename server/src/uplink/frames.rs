@@ -172,7 +172,11 @@ impl Frames {
                 }
             };
             match taken {
-                Ok(()) => reached.seq = message.seq.max(reached.seq),
+                Ok(()) => {
+                    reached.seq = message.seq.max(reached.seq);
+                    // A frame may say the same number twice.
+                    self.note(reached);
+                }
                 Err((code, why)) => {
                     received.refuse(code, why, message.seq, count);
                 }
@@ -190,14 +194,18 @@ impl Frames {
 
     /// Notes the numbers that a batch reaches.
     pub(super) fn reach(&mut self, reached: Ack, batch: &mut Batch) {
-        let accepted = &mut self.admitted.accepted;
-        accepted.seq = accepted.seq.max(reached.seq);
-        accepted.event = accepted.event.max(reached.event);
+        self.note(reached);
         batch.ticket = (reached != Ack::default()).then(|| Ticket {
             progress: Arc::clone(&self.admitted.progress),
             reached,
             queue: self.admitted.queue.clone(),
         });
+    }
+
+    fn note(&mut self, reached: Ack) {
+        let accepted = &mut self.admitted.accepted;
+        accepted.seq = accepted.seq.max(reached.seq);
+        accepted.event = accepted.event.max(reached.event);
     }
 
     /// Has all new names of a frame brought into being at once, unless one of them may not.

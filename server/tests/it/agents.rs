@@ -101,6 +101,21 @@ async fn what_an_agent_sends_is_accounted_for() {
 }
 
 #[tokio::test]
+async fn a_number_that_stands_twice_in_a_frame_is_taken_once() {
+    let server = Server::start().await;
+    let mut agent = server.agent("site", Some("q")).await;
+    let message = |seq: u64| {
+        let readings = json!([{"metric": "t", "value": seq}]);
+        json!({"type": "readings", "seq": seq, "device": "d", "readings": readings})
+    };
+    agent.send(json!([message(2), message(2), message(1), message(3)])).await;
+    assert_eq!(agent.next_of("ack").await["seq"], 3);
+    let counted = settled(&server).await;
+    let counted = ["received", "stored", "duplicated"].map(|name| number(balanced(&counted), name));
+    assert_eq!(counted, [4, 2, 2]);
+}
+
+#[tokio::test]
 async fn a_killed_server_has_stored_exactly_what_it_says() {
     let mut server = Server::start().await;
     let message = |seq: u64| {

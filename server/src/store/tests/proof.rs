@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::{
+    commit::QueueMachine,
     tally::{AgentChange, AgentId, AgentKey, AgentKind, AgentRecord, Tally},
     used_key::{Digest, UsedKey},
 };
@@ -63,8 +64,12 @@ fn a_numbering_that_is_not_seen_for_a_year_goes() {
     seen(Lane::Readings, 1, NOW);
     seen(Lane::Events, 1, NOW);
     seen(Lane::Readings, 2, NOW.plus(DAY));
+    let QueueKey { sub, queue, .. } = number(Lane::Readings, 1).0;
+    let on = |queue| QueueMachine { sub: sub.clone(), queue, machine: "m".into() };
+    let machines = vec![on(queue), on("gone".into())];
+    store.commit(&Commit { machines, ..Commit::default() }).unwrap();
     store.prune(DAY, NOW.plus(DAY * 365)).unwrap();
-    assert_eq!(rows_of(&store, "queues"), 2);
+    assert_eq!((rows_of(&store, "queues"), rows_of(&store, "queue_machines")), (2, 1));
     store.prune(DAY, NOW.plus(DAY * 366)).unwrap();
     drop(store);
     assert_eq!(Store::open(dir.path()).unwrap().1.queues, [number(Lane::Readings, 2)]);
