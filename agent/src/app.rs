@@ -33,6 +33,9 @@ use crate::{
 /// How often `try` says what it has counted.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
+/// How long sources may take to end: a broker is told what is durable, which takes one commit.
+const SOURCES_STOP_WITHIN: Duration = Duration::from_secs(1);
+
 /// What came of a signal.
 pub enum Signal {
     /// Read the configuration again.
@@ -41,20 +44,37 @@ pub enum Signal {
     Stop,
 }
 
-/// Starts the sources, or the one that is wanted only.
-fn start(
-    config: &Config,
-    events: &mpsc::Sender<SourceEvent>,
-    recorder: Option<&Recorder>,
-    only: Option<&str>,
-) -> JoinSet<()> {
-    let wanted = config.sources.iter().filter(|s| only.is_none_or(|only| *only == *s.name));
-    let mut sources = JoinSet::new();
-    for source in wanted {
-        let outlet = Outlet::new(source, events.clone(), recorder.cloned());
-        sources.spawn(source::run(source.kind.clone(), outlet));
+/// The sources that run, and how to end them.
+struct Sources {
+    tasks: JoinSet<()>,
+    stopping: CancellationToken,
+}
+
+impl Sources {
+    /// Starts all, or the one that is wanted only.
+    fn start(
+        config: &Config,
+        events: &mpsc::Sender<SourceEvent>,
+        recorder: Option<&Recorder>,
+        only: Option<&str>,
+    ) -> Self {
+        let mut sources = Self { tasks: JoinSet::new(), stopping: CancellationToken::new() };
+        for source in config.sources.iter().filter(|s| only.is_none_or(|only| *only == *s.name)) {
+            let outlet = Outlet::new(source, events.clone(), recorder.cloned());
+            let stopping = sources.stopping.clone();
+            sources.tasks.spawn(source::run(source.kind.clone(), outlet, stopping));
+        }
+        sources
     }
-    sources
+
+    /// Lets each end what it has begun.
+    async fn stop(&mut self) {
+        self.stopping.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // One that takes longer has nothing left to lose: a broker sends again.
+        let _ = timeout(SOURCES_STOP_WITHIN, ended).await;
+        self.tasks.shutdown().await;
+    }
 }
 
 /// Listens for `status`; an agent that nobody can ask still does its work.
@@ -107,7 +127,7 @@ pub async fn run(
     let mut sender = JoinSet::from_iter([sending]);
     let mut teller = teller(&config.data_dir, &config.name, &queue, watched_link)
         .map_or_else(JoinSet::new, |teller| JoinSet::from_iter([teller.run()]));
-    let mut sources = start(&config, &events, recorder.as_ref(), None);
+    let mut sources = Sources::start(&config, &events, recorder.as_ref(), None);
     info!(name = config.name, sources = config.sources.len(), "started");
     loop {
         tokio::select! {
@@ -118,15 +138,15 @@ pub async fn run(
                         if read.uplink != config.uplink || read.queue != config.queue {
                             info!("[uplink] and [queue] are taken over at the next start");
                         }
-                        sources.shutdown().await;
-                        sources = start(&read, &events, recorder.as_ref(), None);
+                        sources.stop().await;
+                        sources = Sources::start(&read, &events, recorder.as_ref(), None);
                         config = read;
                         info!(sources = config.sources.len(), "the configuration is taken over");
                     }
                     Err(mistakes) => error!("the configuration is not taken over: {mistakes}"),
                 },
             },
-            Some(ended) = sources.join_next() => {
+            Some(ended) = sources.tasks.join_next() => {
                 // Only a recording comes to an end by itself.
                 ended.context("a source has died")?;
             }
@@ -136,7 +156,7 @@ pub async fn run(
         }
     }
     info!("stopping");
-    sources.shutdown().await;
+    sources.stop().await;
     queue.settle().await?;
     stopping.cancel();
     let sent = timeout(GRACE, sender.join_next()).await.is_ok();
@@ -164,8 +184,8 @@ pub async fn try_sources(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let mut sources = start(config, &events, recorder.as_ref(), only);
-    anyhow::ensure!(!sources.is_empty(), "there is no source in the configuration");
+    let mut sources = Sources::start(config, &events, recorder.as_ref(), only);
+    anyhow::ensure!(!sources.tasks.is_empty(), "there is no source in the configuration");
     drop(events);
     let mut tallies = BTreeMap::new();
     let mut reports = interval(REPORT_EVERY);
@@ -185,7 +205,7 @@ pub async fn try_sources(
         }
     }
     report(&tallies);
-    sources.shutdown().await;
+    sources.tasks.shutdown().await;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 use valtronics_protocol::{
     event::Status,
@@ -145,12 +146,19 @@ pub fn read(
     Ok((Spanned::new(name.span(), shared), config))
 }
 
-/// Runs a source until it is stopped; only a recording comes to an end by itself.
-pub async fn run(kind: Kind, outlet: Outlet) {
+/// Runs a source until `stopping` is cancelled; only a recording comes to an end by itself.
+pub async fn run(kind: Kind, outlet: Outlet, stopping: CancellationToken) {
     match kind {
-        Kind::Serial(config) => serial::run(config, outlet).await,
-        Kind::Mqtt(config) => mqtt::run(config, outlet).await,
-        Kind::Replay(config) => replay::run(config, outlet).await,
-        Kind::Host(config) => host::run(config, outlet).await,
+        Kind::Serial(config) => {
+            stopping.run_until_cancelled(serial::run(config, outlet)).await;
+        }
+        // It tells the broker at the end what is durable.
+        Kind::Mqtt(config) => mqtt::run(config, outlet, &stopping).await,
+        Kind::Replay(config) => {
+            stopping.run_until_cancelled(replay::run(config, outlet)).await;
+        }
+        Kind::Host(config) => {
+            stopping.run_until_cancelled(host::run(config, outlet)).await;
+        }
     }
 }

@@ -7,11 +7,12 @@
 use std::{collections::VecDeque, convert::Infallible, io, path::PathBuf, time::Duration};
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, Publish, QoS,
-    SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Outgoing,
+    Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use serde::Deserialize;
 use tokio::{sync::oneshot, time::sleep};
+use tokio_util::sync::CancellationToken;
 use toml::Spanned;
 use tracing::{info, warn};
 
@@ -151,16 +152,18 @@ impl From<ConnectionError> for Lost {
     }
 }
 
-/// Reads for ever.
-pub async fn run(config: Config, mut outlet: Outlet) {
+/// Reads until `stopping` is cancelled, and then acknowledges what has become durable.
+pub async fn run(config: Config, mut outlet: Outlet, stopping: &CancellationToken) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut messages = Messages::new(&config.messages, &outlet.name);
     loop {
-        let Err(lost) = read(&config, &mut messages, &mut outlet, &mut backoff).await;
+        let Err(lost) = read(&config, &mut messages, &mut outlet, &mut backoff, stopping).await;
         if matches!(lost, Lost::Stopping(_)) || outlet.offline(&lost.to_string()).await.is_err() {
             return;
         }
-        sleep(backoff.wait()).await;
+        if stopping.run_until_cancelled(sleep(backoff.wait())).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -169,10 +172,11 @@ async fn read(
     messages: &mut Messages,
     outlet: &mut Outlet,
     backoff: &mut Backoff,
+    stopping: &CancellationToken,
 ) -> Result<Infallible, Lost> {
     let options = options(config, &outlet.name)?;
     let (client, mut events) = AsyncClient::new(options, REQUESTS);
-    let mut held = Held::default();
+    let (mut held, mut connected) = (Held::default(), false);
     loop {
         let event = tokio::select! {
             event = events.poll(), if held.has_room() => event?,
@@ -180,9 +184,17 @@ async fn read(
                 acknowledge(&client, &publish)?;
                 continue;
             }
+            () = stopping.cancelled() => {
+                if connected {
+                    // What a broker that goes meanwhile does not hear, it sends again.
+                    let _ = leave(&client, &mut events, held).await;
+                }
+                return Err(Stopping.into());
+            }
         };
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
+                connected = true;
                 backoff.reset();
                 subscribe(&client, &config.messages);
             }
@@ -206,6 +218,24 @@ async fn read(
                 }
             }
             Event::Incoming(_) | Event::Outgoing(_) => {}
+        }
+    }
+}
+
+/// Acknowledges what is held as it becomes durable, and takes leave; what else comes in comes again.
+async fn leave(client: &AsyncClient, events: &mut EventLoop, mut held: Held) -> Result<(), Lost> {
+    let mut takes_leave = false;
+    loop {
+        if held.is_empty() && !takes_leave {
+            takes_leave = client.try_disconnect().is_ok();
+        }
+        tokio::select! {
+            publish = held.next(), if !held.is_empty() => acknowledge(client, &publish)?,
+            event = events.poll() => {
+                if matches!(event?, Event::Outgoing(Outgoing::Disconnect)) {
+                    return Ok(());
+                }
+            }
         }
     }
 }
