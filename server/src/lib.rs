@@ -35,6 +35,7 @@ pub mod compaction;
 pub mod history;
 pub mod store;
 pub mod rehearsal;
+pub mod rule_files;
 pub mod hub;
 pub mod outbox;
 pub mod session;

@@ -17,7 +17,7 @@ use crate::{
         Batch, Ticket,
         json::{self, Content, Fault},
         names::Names,
-        resolve::{merge, take, unknown},
+        resolve::{merge, take, take_learned, unknown},
     },
     monitor::Figures,
     socket::{Incoming, Message},
@@ -113,6 +113,7 @@ impl Frames {
 
     /// Takes in a text frame.
     pub(super) async fn text(&mut self, frame: &str) -> Result<Received, End> {
+        self.names.make_room();
         match self.dialect {
             Dialect::Agent => self.control(frame).await,
             Dialect::Json => self.json(frame).await,
@@ -126,6 +127,7 @@ impl Frames {
             let answers = vec![refusal(ErrorCode::InvalidJson, why, None)];
             return Ok(Received { answers, ..Received::default() });
         }
+        self.names.make_room();
         let mut decoder = std::mem::take(&mut self.decoder);
         let received = decoder.receive(frame, self).await;
         self.decoder = decoder;
@@ -217,19 +219,18 @@ impl Frames {
         frame: &json::Frame<'_>,
         batch: &mut Batch,
     ) -> Result<Result<(), RegisterError>, End> {
-        // What was known may be forgotten when something is learned; the next time it is asked for.
-        for _ in 0..3 {
-            if take(&self.names, content, &frame.readings, batch).is_some() {
-                return Ok(Ok(()));
-            }
-            let wanted = unknown(&self.names, content, &frame.readings);
-            match self.names.learn(wanted.into_iter().collect()).await {
-                Ok(()) => {}
-                Err(RegisterError::Unavailable) => return Err(unavailable()),
-                refused => return Ok(refused),
-            }
+        if take(&self.names, content, &frame.readings, batch).is_some() {
+            return Ok(Ok(()));
         }
-        Err(unavailable())
+        let wanted = unknown(&self.names, content, &frame.readings);
+        match self.names.learn(wanted.into_iter().collect()).await {
+            Ok(()) => {
+                let taken = take_learned(&self.names, content, &frame.readings, batch);
+                taken.map(Ok).ok_or_else(unavailable)
+            }
+            Err(RegisterError::Unavailable) => Err(unavailable()),
+            refused => Ok(refused),
+        }
     }
 
     /// Takes a new token of the same subject.
