@@ -58,7 +58,8 @@ class Proxy:
         self.mode = mode
         if mode in ("cut", "reset"):
             for end in self.ends:
-                if mode == "reset":
+                # One whose peer was killed is closed already.
+                if mode == "reset" and not end.transport.is_closing():
                     linger = struct.pack("ii", 1, 0)
                     end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 end.transport.abort()

@@ -53,7 +53,8 @@ pub struct Tally {
     pub expired: u64,
     /// Readings that were refused, by the code of the answer.
     pub refused: BTreeMap<String, u64>,
-    /// Numbers that were left out: what they named was lost before it was sent.
+    /// Readings that were lost before they were sent, by the gaps that name their numbers; numbers that
+    /// are only left out were never given, such as when an agent starts.
     pub lost: u64,
     /// Status events that came in.
     pub events_received: u64,

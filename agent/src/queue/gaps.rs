@@ -10,7 +10,7 @@ use valtronics_protocol::{
 
 use super::{crc, disk::Disk};
 
-/// The most gaps that wait to be told; beyond, the newest two become one.
+/// The most gaps that wait to be told; beyond, the newest takes in what is lost.
 const GAPS: usize = 64;
 /// The most devices that a gap names; the readings of others are counted together.
 const DEVICES: usize = MAX_GAP_LOSSES - 1;
@@ -51,10 +51,8 @@ impl Tally {
     }
 }
 
-/// Takes into a gap the one that follows.
-fn join(gap: &mut Gap, next: Gap) {
-    gap.last = next.last;
-    for mut loss in next.devices {
+fn count(gap: &mut Gap, losses: Vec<Loss>) {
+    for mut loss in losses {
         let is_its = |known: &&mut Loss| known.device == loss.device;
         if gap.devices.len() >= DEVICES && gap.devices.iter_mut().find(is_its).is_none() {
             loss.device = None;
@@ -74,12 +72,15 @@ fn join(gap: &mut Gap, next: Gap) {
 /// `told`, has already been handed out.
 pub(super) fn append(gaps: &mut Vec<Gap>, gap: Gap, told: u64) {
     let is_full = gaps.len() >= GAPS;
+    let touches = |last: &Gap| last.last + 1 == gap.first;
+    let goes_on = |last: &Gap| touches(last) && last.last > told && last.reason == gap.reason;
     match gaps.last_mut() {
-        Some(last) if is_full => join(last, gap),
-        Some(last)
-            if last.last > told && last.last + 1 == gap.first && last.reason == gap.reason =>
-        {
-            join(last, gap);
+        Some(last) if goes_on(last) || is_full => {
+            // Between those that do not touch readings may wait: they keep their numbers.
+            if touches(last) {
+                last.last = gap.last;
+            }
+            count(last, gap.devices);
         }
         _ => gaps.push(gap),
     }
@@ -151,6 +152,22 @@ mod tests {
         assert_eq!(joined.devices.len(), MAX_GAP_LOSSES);
         let unnamed: Vec<_> = joined.devices.iter().filter(|loss| loss.device.is_none()).collect();
         assert_eq!(unnamed.len(), 1);
+    }
+
+    #[test]
+    fn what_waits_between_gaps_is_in_none_of_them() {
+        let mut gaps = Vec::new();
+        for number in 1..=100 {
+            let gap = Tally::default();
+            append(
+                &mut gaps,
+                gap.gap(number * 10, number * 10, GapReason::Corrupt, UnixMillis(0)),
+                0,
+            );
+        }
+        let lost: u64 = gaps.iter().flat_map(|gap| &gap.devices).map(|loss| loss.readings).sum();
+        assert_eq!((gaps.len(), lost), (GAPS, 100));
+        assert!(gaps.iter().all(|gap| gap.first == gap.last), "{gaps:?}");
     }
 
     #[test]

@@ -43,13 +43,15 @@ impl Queue {
         let through = first + readings.len() as u64 - 1;
         let next = self.held.after(through).map(|range| *range.start());
         let before = if readings.is_empty() { next.unwrap_or(u64::MAX) } else { first };
-        let gaps: Vec<Gap> = self
+        let mut gaps: Vec<Gap> = self
             .gaps
             .iter()
             .chain(&self.lost)
             .filter(|gap| gap.last > after.seq && gap.first <= before)
             .cloned()
             .collect();
+        // One of a damaged file may have been noted before what was then evicted.
+        gaps.sort_unstable_by_key(|gap| gap.first);
         self.told = gaps.iter().map(|gap| gap.last).max().unwrap_or(0).max(self.told);
         Chunk {
             gaps,

@@ -55,6 +55,24 @@ async fn a_broker_keeps_messages_for_an_agent_that_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_hears_before_a_clean_end_what_is_durable() {
+    let (world, server) = (World::new(), Server::start().await);
+    let broker = Broker::start(&world).await;
+    world.configure(&server.address, &broker_source(broker.port));
+    for value in 1..=5 {
+        let mut agent = world.run();
+        let mut session = server.welcome(None).await;
+        world.logged("subscribed at the broker").await;
+        broker.publish("p/pump/speed", value.to_string().as_bytes(), &[]).await;
+        // With one that comes again it would not be the first.
+        assert_eq!(values_until(&mut session, value).await, [value]);
+        agent.signal(Signal::TERM);
+        session.ack(u64::MAX).await;
+        assert_eq!(agent.ended().await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_a_limit_may_send_all_at_once() {
     const MESSAGES: i64 = 20_000;
     let (world, server) = (World::new(), Server::start().await);

@@ -12,7 +12,7 @@ use valtronics_protocol::{
 };
 
 use super::{
-    Admitted, End,
+    End,
     frames::{Frames, Hello, Received, unavailable},
     refusal,
 };
@@ -97,7 +97,6 @@ impl Decoder {
         let tally = &mut received.batch.tally;
         tally.received = rows as u64;
         tally.duplicated = skipped as u64;
-        tally.lost = frames.left_out_before(first);
         received.ack_again = skipped > 0;
         self.resolve(skipped, historical, &mut received.batch);
         let last = first.saturating_add(rows as u64).saturating_sub(1);
@@ -215,7 +214,9 @@ impl Frames {
             return Ok(());
         }
         let own = self.admitted.gateway.clone();
-        received.batch.tally.lost = self.left_out_before(gap.last.saturating_add(1));
+        // By its numbers, whatever it knows of their readings, and without those that came after all.
+        let next = self.admitted.accepted.seq.map_or(0, |seq| seq.saturating_add(1));
+        received.batch.tally.lost = gap.last.saturating_sub(gap.first.max(next)).saturating_add(1);
         for loss in gap.devices.iter().take(MAX_GAP_LOSSES) {
             // What nobody is known for is the gateway's own.
             let Some(name) = loss.device.as_deref().or(own.as_deref()) else { continue };
@@ -227,13 +228,6 @@ impl Frames {
         }
         self.reach(Ack { seq: Some(gap.last), event: None }, &mut received.batch);
         Ok(())
-    }
-
-    /// Counts the numbers that nothing came for, between what was taken in and this one.
-    fn left_out_before(&self, number: u64) -> u64 {
-        let Admitted { queue, accepted, .. } = &self.admitted;
-        let next = accepted.seq.map_or(1, |seq| seq.saturating_add(1));
-        if queue.is_some() { number.saturating_sub(next) } else { 0 }
     }
 
     async fn device(&mut self, name: &str) -> Result<Option<DeviceId>, End> {
