@@ -10,10 +10,12 @@
 mod world;
 mod server;
 mod parts;
+mod slave;
 mod formats;
 mod corpora;
 mod serial;
 mod mqtt;
+mod modbus;
 mod uplink;
 mod tls;
 mod outage;
