@@ -95,9 +95,11 @@ pub async fn run(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, inbox) = mpsc::channel(EVENTS);
+    let opened = Queue::open(&config.queue, &config.data_dir.join("queue"))
+        .with_context(|| format!("{}: another agent uses it", config.data_dir.display()))?;
     let gateway = gateway(&config.name);
     let notebook = Notebook::new(&config.data_dir, &gateway.boot_id);
-    let (queue, keeping) = keeper::start(Queue::new(&config.queue), notebook, inbox);
+    let (queue, keeping) = keeper::start(opened, config.queue.sync, notebook, inbox);
     let (link, watched_link) = watch::channel(Link::default());
     let stopping = CancellationToken::new();
     let mut keeper = JoinSet::from_iter([keeping]);
@@ -142,6 +144,10 @@ pub async fn run(
     if !sent || left > 0 {
         error!(readings = left, "not everything could be sent before the end");
     }
+    sender.shutdown().await;
+    teller.shutdown().await;
+    drop(queue);
+    keeper.join_next().await;
     Ok(())
 }
 

@@ -1,44 +1,72 @@
 //! What was read and is not yet committed by the server: the only elastic buffer of the agent.
 //!
 //! Two lanes, readings and status events, each strictly first in, first out, each with numbers of
-//! its own that only grow. Readings have a limit in bytes: when it is reached the oldest go first,
-//! and are counted. This one holds everything in memory and so begins a new numbering, with a new
-//! id, at each start. Plain values in and out; [`keeper`] is the task that owns it.
+//! its own that only grow and are never given twice. What is new is held in memory until a [`Job`]
+//! has made it durable; what is older is read back from the disk. When the room is used up the
+//! oldest readings go first, counted as a [`Gap`].
+//!
+//! ```text
+//! append -> recent (memory) -> job: store (log of readings, log of events, cursor, gaps)
+//! read   <- recent, or, what is older, a job
+//! ```
+//!
+//! Plain values in and out; [`keeper`] is the task that owns it and runs the jobs where they may
+//! block.
 
-pub mod gaps;
+mod crc;
+mod limits;
+mod ranges;
+mod ages;
+mod numbers;
+mod disk;
+mod segment;
+mod cursor;
+mod gaps;
+mod log;
+mod recovery;
+mod batch;
+mod reader;
+mod store;
+mod opening;
+mod intake;
+mod pick;
+mod job;
 pub mod keeper;
 pub mod newest;
 pub mod timeline;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, io, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use valtronics_protocol::{
     reading::Reading,
     time::UnixMillis,
-    uplink::{DeviceInfo, Gap, GapReason, StatusEvent},
-    value::Value,
+    uplink::{DeviceInfo, Gap, StatusEvent},
 };
 
 use crate::{config::size::Size, source::StatusChange};
-use gaps::Gaps;
+use ages::Ages;
+use batch::Batch;
+pub use batch::frame_bytes;
+use disk::Disk;
+pub use job::{Done, Job};
+use numbers::Numbers;
+use ranges::Ranges;
+use store::Store;
 
 /// The most status events that wait: they are rare, and a source that flaps all night must not
 /// fill the memory. The oldest goes first.
 const EVENTS: usize = 4096;
 /// The most devices whose settings are kept for the next connection.
 const DEVICES: usize = 10_000;
-/// The most memory that waiting readings take, whatever `max_bytes` says: `max_bytes` is meant for
-/// a disk, and a gateway has 256 to 512 MiB for everything.
-const MEMORY: usize = 64 * 1024 * 1024;
 
 /// The section `[queue]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How much may wait.
+    /// How much room all files take at most.
     pub max_bytes: Size<{ 256 * 1024 }>,
-    /// How much time a power cut may cost; nothing to do while the queue is in memory.
+    /// How much time a power cut may cost; 0: each reading is made durable at once.
     #[serde(with = "valtronics_protocol::time::period")]
     pub sync: Duration,
 }
@@ -49,23 +77,25 @@ impl Default for Config {
     }
 }
 
-/// What was ever counted; `queued` is the sum of `acknowledged`, `evicted` and `waiting`.
+/// What was counted since the start; `queued` is the sum of `acknowledged`, `evicted` and `waiting`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Readings that came in.
+    /// Readings that came in, or were here at the start.
     pub queued: u64,
-    /// Readings that were handed to a connection at least once.
-    pub sent: u64,
     /// Readings that the server has committed.
     pub acknowledged: u64,
-    /// Readings that went because the queue was full.
+    /// Readings that are lost: the queue was full, or the disk gave them back damaged.
     pub evicted: u64,
     /// Readings that are here.
     pub waiting: u64,
+    /// Of these, readings that are not yet durable.
+    pub unsaved: u64,
     /// Status events that are here.
     pub events_waiting: u64,
     /// Status events that went because there were too many.
     pub events_evicted: u64,
+    /// How often the disk did not take what it should have.
+    pub disk_errors: u64,
 }
 
 /// How far a reader has come in each lane.
@@ -93,10 +123,16 @@ pub struct Limits {
     pub passed: u64,
 }
 
+impl Limits {
+    /// As many as one record may hold.
+    const ALL: Self =
+        Self { readings: 10_000, bytes: usize::MAX, live_since: UnixMillis(i64::MIN), passed: 0 };
+}
+
 /// What follows a [`Position`].
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// What was lost before the readings.
+    /// What is lost before these readings and was not acknowledged, oldest first.
     pub gaps: Vec<Gap>,
     /// The number of the first reading.
     pub first: u64,
@@ -112,132 +148,159 @@ pub struct Chunk {
     pub devices: Vec<DeviceInfo>,
 }
 
-/// Returns what a reading takes in a frame at most: its names, its text, and the numbers around.
-#[must_use]
-pub fn frame_bytes(reading: &Reading) -> usize {
-    const NUMBERS: usize = 48;
-    let text = match &reading.value {
-        Value::Text(text) => text.len(),
-        Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) => 0,
-    };
-    let unit = reading.unit.as_ref().map_or(0, |unit| unit.len());
-    reading.device.len() + reading.metric.len() + unit + text + NUMBERS
-}
-
-#[derive(Debug)]
-struct Entry {
-    received: UnixMillis,
-    reading: Reading,
-}
-
-impl Entry {
-    /// Names are shared, so only texts are counted beside the entry itself.
-    fn memory(&self) -> usize {
-        let text = match &self.reading.value {
-            Value::Text(text) => text.len(),
-            Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) => 0,
-        };
-        size_of::<Self>() + text
-    }
-}
-
-/// The queue in memory.
+/// The queue.
 #[derive(Debug)]
 pub struct Queue {
-    id: String,
-    max_bytes: usize,
-    bytes: usize,
-    /// The number of the first reading that is here, or of the next one to come.
-    first: u64,
-    readings: VecDeque<Entry>,
-    next_event: u64,
+    /// Away while a job runs.
+    store: Option<Box<Store>>,
+    id: u128,
+    numbers: Numbers,
+    event_numbers: Numbers,
+    /// The numbers of the readings that wait.
+    held: Ranges,
+    ages: Ages,
+    /// The newest readings: all that are not durable, and as many others as there is room for.
+    recent: VecDeque<Arc<Batch>>,
+    recent_bytes: usize,
+    unsaved_bytes: usize,
+    gaps: Vec<Gap>,
+    /// Gaps that no job has written down yet.
+    lost: Vec<Gap>,
+    /// Gaps up to this number were handed out.
+    told: u64,
     events: VecDeque<StatusEvent>,
     devices: Vec<DeviceInfo>,
-    gaps: Gaps,
-    handed_out: u64,
+    is_disk_broken: bool,
     counters: Counters,
 }
 
 impl Queue {
-    /// Makes an empty queue with a new id.
+    /// Opens the queue in `folder`, and makes it where there is none.
     ///
-    /// # Panics
-    /// When the system has no random bytes: a repeated id would lose readings.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self {
-            id: new_id(),
-            max_bytes: usize::try_from(config.max_bytes.0).map_or(MEMORY, |max| max.min(MEMORY)),
-            bytes: 0,
-            first: 1,
-            readings: VecDeque::new(),
-            next_event: 1,
-            events: VecDeque::new(),
+    /// # Errors
+    /// When another agent uses it; nothing else keeps an agent from starting.
+    pub fn open(config: &Config, folder: &Path) -> io::Result<Self> {
+        Self::open_on(Disk::Real, config, folder)
+    }
+
+    fn open_on(disk: Disk, config: &Config, folder: &Path) -> io::Result<Self> {
+        let (store, opened) = Store::open(disk, folder.into(), config.max_bytes.0)?;
+        let cursor = opened.cursor;
+        let mut queue = Self {
+            store: Some(Box::new(store)),
+            id: cursor.queue,
+            numbers: Numbers::of(&cursor, 0),
+            event_numbers: Numbers::of(&cursor, 1),
+            held: Ranges::default(),
+            ages: opened.ages,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            unsaved_bytes: 0,
+            gaps: opened.gaps,
+            lost: Vec::new(),
+            told: 0,
+            events: opened.events.into(),
             devices: Vec::new(),
-            gaps: Gaps::default(),
-            handed_out: 0,
+            is_disk_broken: false,
             counters: Counters::default(),
+        };
+        for (first, end) in opened.readings {
+            queue.held.push(first.max(cursor.released[0] + 1), end - 1);
         }
+        queue.numbers.last = queue.held.last().unwrap_or(queue.numbers.released);
+        if let Some(event) = queue.events.back() {
+            queue.event_numbers.last = event.seq;
+        }
+        queue.counters.queued = queue.held.count();
+        Ok(queue)
     }
 
     /// Returns what names the numbering.
     #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
+    pub fn id(&self) -> String {
+        format!("{:032x}", self.id)
     }
 
-    /// Returns the last numbers given.
+    /// Returns what the readings that are not durable take in memory.
+    #[must_use]
+    pub fn unsaved_bytes(&self) -> usize {
+        self.unsaved_bytes
+    }
+
+    /// Tells whether a status event is not durable.
+    #[must_use]
+    pub fn has_unsaved_events(&self) -> bool {
+        self.events.back().is_some_and(|last| last.seq > self.event_numbers.saved)
+    }
+
+    /// Tells whether the disk did not take what the last job had for it.
+    #[must_use]
+    pub fn is_disk_broken(&self) -> bool {
+        self.is_disk_broken
+    }
+
+    /// Returns up to which number readings need their source no longer: they are durable here, or
+    /// the server has committed them.
+    #[must_use]
+    pub fn safe(&self) -> u64 {
+        self.numbers.saved.max(self.numbers.released)
+    }
+
+    /// Returns how far the server has come in both lanes.
+    #[must_use]
+    pub fn released(&self) -> [u64; 2] {
+        [self.numbers.released, self.event_numbers.released]
+    }
+
+    /// Returns the last numbers that wait, or were committed.
     #[must_use]
     pub fn end(&self) -> Position {
-        Position {
-            seq: self.first + self.readings.len() as u64 - 1,
-            event: self.next_event - 1,
-            device: self.devices.len(),
+        let (seq, event) = (self.numbers.last, self.event_numbers.last);
+        Position { seq, event, device: self.devices.len() }
+    }
+
+    /// Returns the next numbers of both lanes, unless none are left for now.
+    #[must_use]
+    pub fn next(&self) -> (u64, u64) {
+        (self.numbers.next, self.event_numbers.next)
+    }
+
+    /// Returns when the oldest reading that waits came in; to the minute, where only the disk has it.
+    #[must_use]
+    pub fn oldest(&self) -> Option<UnixMillis> {
+        let first = *self.held.after(0)?.start();
+        let in_memory = self.recent.iter().find(|batch| first < batch.end());
+        match in_memory.filter(|batch| batch.first <= first) {
+            Some(batch) => Some(batch.received),
+            None => self.ages.of(first),
         }
     }
 
     /// Returns what was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
+        let unsaved = self.recent.iter().filter(|batch| batch.first > self.numbers.saved);
         Counters {
-            waiting: self.readings.len() as u64,
+            waiting: self.held.count(),
+            unsaved: unsaved.map(|batch| batch.readings.len() as u64).sum(),
             events_waiting: self.events.len() as u64,
             ..self.counters
         }
     }
 
-    /// Returns when the oldest reading that is here came in.
-    #[must_use]
-    pub fn oldest(&self) -> Option<UnixMillis> {
-        self.readings.front().map(|entry| entry.received)
-    }
-
-    /// Takes readings that were received at one moment.
-    pub fn append(&mut self, received: UnixMillis, readings: impl IntoIterator<Item = Reading>) {
-        for reading in readings {
-            let entry = Entry { received, reading };
-            self.bytes += entry.memory();
-            self.readings.push_back(entry);
-            self.counters.queued += 1;
-        }
-        while self.bytes > self.max_bytes
-            && let Some(reading) = self.take_first()
-        {
-            self.gaps.lose(self.first - 1, &reading, GapReason::Evicted);
-            self.counters.evicted += 1;
-        }
-    }
-
     /// Takes a status event.
     pub fn append_event(&mut self, change: StatusChange) {
+        let Some(seq) = self.event_numbers.give() else {
+            self.counters.events_evicted += 1;
+            return;
+        };
         self.events.push_back(StatusEvent {
-            seq: self.next_event,
+            seq,
             device: change.device.to_string(),
             status: change.status,
             reason: change.reason,
             timestamp: change.timestamp,
         });
-        self.next_event += 1;
         if self.events.len() > EVENTS {
             self.events.pop_front();
             self.counters.events_evicted += 1;
@@ -255,80 +318,54 @@ impl Queue {
         }
     }
 
-    /// Returns what follows `after`.
-    pub fn read(&mut self, after: Position, limits: Limits) -> Chunk {
-        let gaps = self.gaps.after(after.seq);
-        let after = Position { seq: gaps.last().map_or(after.seq, |gap| gap.last), ..after };
-        let first = (after.seq + 1).max(self.first);
-        let skipped = usize::try_from(first - self.first).unwrap_or(usize::MAX);
-        let waiting = (first..).zip(self.readings.iter().skip(skipped));
-        let is_backlog = |(number, entry): &(u64, &Entry)| {
-            entry.received < limits.live_since || *number <= limits.passed
-        };
-        let historical = waiting.clone().next().as_ref().is_some_and(is_backlog);
-        let mut bytes = 0;
-        let readings: Vec<Reading> = waiting
-            .clone()
-            .take(limits.readings)
-            .take_while(|entry| is_backlog(entry) == historical)
-            .take_while(|(_, entry)| {
-                let fits = bytes == 0 || bytes + frame_bytes(&entry.reading) <= limits.bytes;
-                bytes += frame_bytes(&entry.reading);
-                fits
-            })
-            .map(|(_, entry)| entry.reading.clone())
-            .collect();
-        let through = first + readings.len() as u64 - 1;
-        self.counters.sent += through.saturating_sub(self.handed_out.max(first - 1));
-        self.handed_out = self.handed_out.max(through);
-        Chunk {
-            gaps,
-            first,
-            more: through < self.end().seq,
-            readings,
-            historical,
-            events: self.events.iter().filter(|event| event.seq > after.event).cloned().collect(),
-            devices: self.devices.get(after.device..).unwrap_or_default().into(),
-        }
-    }
-
     /// Lets go of what the server has committed, `seq` and `event` included.
     pub fn release(&mut self, seq: Option<u64>, event: Option<u64>) {
-        while self.first <= seq.unwrap_or(0) && self.take_first().is_some() {
-            self.counters.acknowledged += 1;
+        let seq = seq.unwrap_or(0).min(self.numbers.next - 1);
+        if seq > self.numbers.released {
+            self.counters.acknowledged += self.held.remove(0, seq);
+            self.numbers.released = seq;
+            self.numbers.last = self.numbers.last.max(seq);
+            self.gaps.retain(|gap| gap.last > seq);
+            self.lost.retain(|gap| gap.last > seq);
+            self.ages.release(seq + 1);
+            self.trim();
         }
-        self.gaps.release(seq.unwrap_or(0));
-        let committed = event.unwrap_or(0);
-        while self.events.front().is_some_and(|event| event.seq <= committed) {
-            self.events.pop_front();
+        let event = event.unwrap_or(0).min(self.event_numbers.next - 1);
+        if event > self.event_numbers.released {
+            self.event_numbers.released = event;
+            self.event_numbers.last = self.event_numbers.last.max(event);
+            while self.events.pop_front_if(|known| known.seq <= event).is_some() {}
         }
     }
 
-    /// Begins a new numbering under a new id: the old one belongs to another machine.
+    /// Lets go of what the server has committed, and returns where a connection goes on: before the
+    /// first thing that waits. `None` where a number was never given, so that the numbering must
+    /// be another's.
+    pub fn resume(&mut self, seq: Option<u64>, event: Option<u64>) -> Option<Position> {
+        let (committed, committed_event) = (seq.unwrap_or(0), event.unwrap_or(0));
+        if committed >= self.numbers.next || committed_event >= self.event_numbers.next {
+            return None;
+        }
+        self.release(seq, event);
+        let end = self.end();
+        let first_gap = self.gaps.iter().chain(&self.lost).map(|gap| gap.first).min();
+        let first = self.held.after(0).map(|range| *range.start());
+        let first = [first, first_gap].into_iter().flatten().min();
+        Some(Position {
+            seq: first.map_or(end.seq, |first| end.seq.min(first - 1)),
+            event: self.events.front().map_or(end.event, |first| first.seq - 1),
+            device: 0,
+        })
+    }
+
+    /// Takes a new id and keeps everything: the old one belongs to another machine. The next job
+    /// writes it down.
     pub fn renew(&mut self) {
-        self.id = new_id();
-        self.first = self.gaps.renumber() + 1;
-        self.handed_out = 0;
-        self.next_event = 1;
-        for event in &mut self.events {
-            event.seq = self.next_event;
-            self.next_event += 1;
-        }
-    }
-
-    fn take_first(&mut self) -> Option<Reading> {
-        let entry = self.readings.pop_front()?;
-        self.bytes -= entry.memory();
-        self.first += 1;
-        Some(entry.reading)
+        self.id = opening::new_id();
     }
 }
 
-fn new_id() -> String {
-    let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).expect("every supported system has random bytes");
-    format!("{:032x}", u128::from_be_bytes(random))
-}
-
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

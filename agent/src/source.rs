@@ -47,7 +47,8 @@ pub enum SourceEvent {
         received: UnixMillis,
         /// The readings, in order.
         readings: Vec<Reading>,
-        /// Told when they are in the queue, for sources that acknowledge what they took.
+        /// Told when they are durable in the queue, or committed by the server, for sources that
+        /// acknowledge what they took.
         receipt: Option<oneshot::Sender<()>>,
     },
     /// The source knows that a device's status has changed.

@@ -123,11 +123,6 @@ impl Ledger {
         self.sent_through = self.sent_through.max(through);
     }
 
-    /// Notes that the numbers begin anew.
-    pub fn renewed(&mut self) {
-        self.sent_through = 0;
-    }
-
     /// Puts everything together.
     #[must_use]
     pub fn account(&self, queue: queue::Counters, oldest: Option<UnixMillis>) -> Account {

@@ -169,11 +169,8 @@ pub async fn run(
         let wait = wait_after(&end, &mut backoff);
         link.send_modify(|link| link.down(end.to_string(), wait));
         report(&end, wait);
-        if matches!(end, End::QueueTaken(_)) {
-            if queue.renew().await.is_err() {
-                return;
-            }
-            previews.renumbered();
+        if matches!(end, End::QueueTaken(_)) && queue.renew().await.is_err() {
+            return;
         }
         tokio::select! {
             () = sleep(wait) => {}

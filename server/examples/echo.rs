@@ -9,20 +9,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_tungstenite::{accept_async, tungstenite::Message};
+use tokio_tungstenite::accept_async;
 use valtronics_server::{
     hub::SessionId,
     monitor::{Monitor, Registered, Role},
-    socket::{Broken, Socket, SocketConfig, close_message},
+    socket::{Broken, Incoming, Message, Socket},
     stream::Stream,
 };
 
 /// The suite sends 16 MiB at most.
-const CONFIG: SocketConfig = SocketConfig {
-    read_buffer_bytes: 1024,
-    max_message_bytes: 16 * 1024 * 1024,
-    max_write_buffer_bytes: 17 * 1024 * 1024,
-};
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -45,21 +41,22 @@ async fn main() -> Result<()> {
 
 async fn serve(stream: TcpStream, watched: Registered) -> Result<()> {
     let stream = Stream::Plain(accept_async(stream).await?.into_inner());
-    let mut socket = Socket::new(stream, Vec::new(), CONFIG, watched).await;
-    let close = match echo(&mut socket).await {
-        Broken::Violation(code) => Some(close_message(code, "")),
+    let mut socket = Socket::new(stream, &[], MAX_MESSAGE_BYTES, watched);
+    let mut close = match echo(&mut socket).await {
+        Broken::Violation(code) => Some(Message::close(code, "")),
         Broken::Gone => None,
     };
-    socket.end(close.into_iter().collect()).await;
+    socket.end(|| close.take()).await;
     Ok(())
 }
 
 async fn echo(socket: &mut Socket) -> Broken {
     loop {
         let sent = match socket.next().await {
-            Ok(message @ (Message::Text(_) | Message::Binary(_))) => socket.send(message).await,
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(()),
-            Ok(Message::Close(_)) => return Broken::Gone,
+            Ok(Incoming::Text(text)) => socket.send(Message::text(&text)).await,
+            Ok(Incoming::Binary(bytes)) => socket.send(Message::binary(&bytes)).await,
+            Ok(Incoming::Ping(_) | Incoming::Pong) => Ok(()),
+            Ok(Incoming::Close(_)) => return Broken::Gone,
             Err(broken) => return broken,
         };
         if let Err(broken) = sent {

@@ -11,20 +11,22 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock,
+    clock, compaction,
     config::Config,
     domain::{
         alerts::{Alerts, Before, OpenBefore},
-        rule::{self, Rule},
+        rule::Rule,
     },
     engine::{Engine, EngineHandle, Input, Parts, RuleEdit, Rules},
+    history::History,
     http::{self, Shared},
     hub::HubLimits,
     limits::Admission,
     listen::{self, Entrance},
+    rule_files,
     session::Gate,
     state::{EventLog, LastValue, State},
-    store::{RegistryLimits, Restored, Store},
+    store::{Compactor, RegistryLimits, Restored, Store},
     store_task::{EngineWays, StoreTask, last_values},
     system,
     tls::Certificate,
@@ -98,8 +100,9 @@ impl Running {
         certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
     ) -> anyhow::Result<Self> {
         let keys = config.keys(true)?;
-        let file_rules = load_rules(config)?;
+        let file_rules = rule_files::read(&config.rule_files()?)?;
         let (store, restored) = Store::open(&config.data_dir)?;
+        let compactor = Compactor::open(&config.data_dir)?;
         let listener = listen::bind(config.listen)
             .await
             .with_context(|| format!("listening on {}", config.listen))?;
@@ -107,6 +110,8 @@ impl Running {
         let names = watch::Sender::new(registry_limits(config));
         let (store_task, store, ways) =
             StoreTask::new(store, names.subscribe(), config.history.keep);
+        store.note_damaged(restored.damaged);
+        let keep = config.history.keep;
         let sample = Arc::new(Notify::new());
         let (engine, handle) = Engine::new(parts(restored, config, file_rules, ways, &sample)?);
         let gate = Gate::new(keys, config.limits.session(), Admission::new(config.limits.clone()));
@@ -125,7 +130,8 @@ impl Running {
                 store: store.clone(),
                 stop: stop.clone(),
             }),
-            store,
+            history: History::new(config.data_dir.clone(), keep, store.clone()),
+            store: store.clone(),
             connections: connections.clone(),
             origins: config.origins.allow.clone(),
             loopback_only: address.ip().is_loopback(),
@@ -151,6 +157,7 @@ impl Running {
             Ok(())
         });
         edges.spawn(async { Ok(sampling.await?) });
+        edges.spawn(async move { Ok(compaction::run(compactor, keep, store).await?) });
         let keys = Arc::clone(&gate);
         edges.spawn(async move {
             keys.keys.keep_fresh().await;
@@ -214,6 +221,11 @@ fn parts(
     let (mut alerts, mut drafts) = (Alerts::restore(before(&restored)?, now), Vec::new());
     alerts.set_rules(rules.all(), now, &mut drafts);
     let mut state = state(restored_log(&restored, clock::instant()), &restored, config, now);
+    let covers = |rule: &Rule, id| {
+        let device = state.device(id);
+        device.is_some_and(|device| rule.covers(&device.registered.name, &device.key))
+    };
+    alerts.end_uncovered(covers, now, &mut drafts);
     for device in state.devices_mut() {
         device.watch(&mut alerts, now, &mut drafts);
     }
@@ -306,32 +318,6 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
-/// Reads the rules of the files that the configuration names.
-///
-/// # Errors
-/// Each mistake with file and line.
-pub fn load_rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
-    let (mut rules, mut mistakes) = (Vec::<Rule>::new(), Vec::new());
-    for path in config.rule_files()? {
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        match rule::parse_file(&text) {
-            Ok(read) => {
-                for rule in read {
-                    if rules.iter().any(|known| known.name == rule.name) {
-                        mistakes.push(format!("{}: {} stands twice", path.display(), rule.name));
-                    }
-                    rules.push(rule);
-                }
-            }
-            Err(wrong) => mistakes.extend(
-                wrong.into_iter().map(|(line, why)| format!("{}:{line}: {why}", path.display())),
-            ),
-        }
-    }
-    anyhow::ensure!(mistakes.is_empty(), "{}", mistakes.join("\n"));
-    Ok(rules)
-}
-
 /// Waits until the files of the certificate have changed.
 async fn changed(certificate: Option<&mut Certificate>) -> &mut Certificate {
     let Some(certificate) = certificate else { return pending().await };
@@ -363,7 +349,7 @@ async fn reload(
     let loaded = loaded.and_then(|mut config| {
         // The data directory is where it was at the start, and so is the secret in it.
         config.data_dir = data_dir.to_path_buf();
-        Ok((load_rules(&config)?, config.keys(true)?, config))
+        Ok((rule_files::read(&config.rule_files()?)?, config.keys(true)?, config))
     });
     let (rules, keys, config) = match loaded {
         Ok(loaded) => loaded,

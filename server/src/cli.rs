@@ -11,9 +11,9 @@ use valtronics_server::{
     clock,
     commit::AlertDraft,
     config::Config,
-    domain::rule::Rule,
     listen, moment,
     rehearsal::Rehearsal,
+    rule_files,
     store::past,
     telemetry, watch,
 };
@@ -137,7 +137,9 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Check { config } => check(&config),
             Command::Token(token) => token.print(),
-            Command::Rules { command: Rules::Check { files } } => read_rules(&files).map(drop),
+            Command::Rules { command: Rules::Check { files } } => {
+                rule_files::read(&files).map(drop).map_err(usage)
+            }
             Command::Rules { command: Rules::Test { files, config, data, from } } => {
                 test_rules(&files, config.as_deref(), data, &from)
             }
@@ -159,7 +161,7 @@ impl Run {
         config.listen = self.listen.unwrap_or(config.listen);
         config.data_dir = self.data.unwrap_or(config.data_dir);
         // Mistakes in rules and keys are mistakes of configuration, too.
-        app::load_rules(&config).map_err(usage)?;
+        rule_files::read(&config.rule_files().map_err(usage)?).map_err(usage)?;
         config.keys(true).map_err(usage)?;
         config.certificate().map_err(usage)?;
         let serve = async {
@@ -181,7 +183,7 @@ impl Run {
 
 fn check(path: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(path).map_err(usage)?;
-    app::load_rules(&config).map_err(usage)?;
+    rule_files::read(&config.rule_files().map_err(usage)?).map_err(usage)?;
     config.keys(false).map_err(usage)?;
     config.certificate().map_err(usage)?;
     if config.tls.is_none() && !config.listen.ip().is_loopback() {
@@ -212,35 +214,13 @@ impl Token {
     }
 }
 
-fn read_rules(files: &[PathBuf]) -> Result<Vec<Rule>, Failure> {
-    let (mut rules, mut mistakes) = (Vec::<Rule>::new(), Vec::new());
-    for file in files {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| usage(format!("{}: {error}", file.display())))?;
-        match valtronics_server::domain::rule::parse_file(&text) {
-            Ok(read) => {
-                for rule in read {
-                    if rules.iter().any(|known| known.name == rule.name) {
-                        mistakes.push(format!("{}: {} stands twice", file.display(), rule.name));
-                    }
-                    rules.push(rule);
-                }
-            }
-            Err(wrong) => mistakes.extend(
-                wrong.into_iter().map(|(line, why)| format!("{}:{line}: {why}", file.display())),
-            ),
-        }
-    }
-    if mistakes.is_empty() { Ok(rules) } else { Err(usage(mistakes.join("\n"))) }
-}
-
 fn test_rules(
     files: &[PathBuf],
     config: Option<&std::path::Path>,
     data: Option<PathBuf>,
     from: &str,
 ) -> Result<(), Failure> {
-    let rules = read_rules(files)?;
+    let rules = rule_files::read(files).map_err(usage)?;
     let config = config.map_or_else(|| Ok(Config::default()), Config::load).map_err(usage)?;
     let (dir, now) = (data.unwrap_or(config.data_dir), clock::now());
     let from = moment::parse(from, now);

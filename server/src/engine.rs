@@ -10,23 +10,17 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc};
-use valtronics_protocol::{
-    event::Status,
-    request::{MessageId, Subscribe, Unsubscribe},
-    time::UnixMillis,
-};
+use valtronics_protocol::{event::Status, time::UnixMillis};
 
 use crate::{
-    auth::Claims,
     clock,
-    commit::{AlertDraft, Commit, Committed, Oldest, RegistryChange},
+    commit::{AlertDraft, Commit, QueueKey, QueueMachine},
     domain::alerts::Alerts,
-    hub::{Hub, HubLimits, Page, PageRequest, SessionId, SystemSample},
-    ingest::{Batch, Ticket},
-    outbox::Outbox,
+    hub::{Hub, HubLimits, PageRequest, SystemSample},
+    ingest::Ticket,
     state::State,
     tally::{AgentId, AgentKey, AgentRecord},
-    used_key::{Once, UsedKey},
+    used_key::UsedKey,
 };
 
 mod agents;
@@ -35,139 +29,25 @@ mod apply;
 mod commits;
 mod gateways;
 mod handle;
+mod input;
 mod keys;
 mod queues;
+mod rules;
 mod schedule;
 
 use agents::Agents;
 pub use agents::{AgentCame, AgentView, ListAgents};
 pub use alerts::AlertChange;
-pub use apply::{LEAD, ReadOnly, RuleEdit, Rules};
+pub use apply::LEAD;
 pub use gateways::AdmitGateway;
 use gateways::Gateways;
 pub use handle::{EngineGone, EngineHandle, Look};
+pub use input::{Command, Input};
 use keys::Keys;
 use queues::Queues;
 pub use queues::{NotOpened, OpenRequest, Opened, TooManyNames};
+pub use rules::{NotEdited, RuleEdit, Rules};
 use schedule::Schedule;
-
-/// What a session asks of the engine.
-#[derive(Debug)]
-pub enum Command {
-    /// A connection has authenticated.
-    Attach {
-        /// Which.
-        session: SessionId,
-        /// Where its messages go.
-        outbox: Arc<Outbox>,
-        /// What its token says.
-        claims: Claims,
-    },
-    /// It has a new token.
-    Regrant {
-        /// Which.
-        session: SessionId,
-        /// What its token says.
-        claims: Claims,
-    },
-    /// It subscribes.
-    Subscribe {
-        /// Which.
-        session: SessionId,
-        /// What it wants.
-        subscribe: Subscribe,
-        /// What the answer carries back.
-        id: Option<MessageId>,
-    },
-    /// It has authenticated on a path that subscribes by itself.
-    SubscribeEndpoint {
-        /// Which.
-        session: SessionId,
-        /// What the path and its query ask for.
-        subscribe: Subscribe,
-    },
-    /// It unsubscribes.
-    Unsubscribe {
-        /// Which.
-        session: SessionId,
-        /// What it wants no more.
-        unsubscribe: Unsubscribe,
-        /// What the answer carries back.
-        id: Option<MessageId>,
-    },
-    /// It has drained its outbox.
-    Drained(SessionId),
-    /// It has ended.
-    Detach(SessionId),
-}
-
-impl Command {
-    /// Tells whether the outbox counts an answer to it.
-    #[must_use]
-    pub fn is_answered(&self) -> bool {
-        match self {
-            Self::Regrant { .. }
-            | Self::Subscribe { .. }
-            | Self::SubscribeEndpoint { .. }
-            | Self::Unsubscribe { .. } => true,
-            Self::Attach { .. } | Self::Drained(_) | Self::Detach(_) => false,
-        }
-    }
-}
-
-/// What everybody else asks of the engine.
-pub enum Input {
-    /// Readings and status reports.
-    Batch(Batch),
-    /// Names that have come into being; always before the first batch that uses them.
-    Registered(Vec<RegistryChange>),
-    /// The store has committed what it was given last.
-    Committed(Committed),
-    /// The store has read events that are not at hand.
-    Page(Page),
-    /// The store has let go of what is older than these positions.
-    Pruned(Oldest),
-    /// A gateway wants to connect.
-    AdmitGateway(AdmitGateway),
-    /// A gateway has connected, or its connection has ended.
-    Gateway {
-        /// The subject of its token.
-        sub: Arc<str>,
-        /// Its name.
-        name: Arc<str>,
-        /// Whether it has come.
-        connected: bool,
-    },
-    /// An agent has come.
-    AgentCame(AgentCame),
-    /// One of its connections has ended.
-    AgentGone(AgentId),
-    /// Somebody asks whether an idempotency key was used.
-    LookAtKey(Once),
-    /// Somebody wants to see agents.
-    Agents(ListAgents),
-    /// A connection takes a numbering over.
-    OpenQueue(OpenRequest),
-    /// The state of the host.
-    System(SystemSample),
-    /// Changed limits.
-    Limits(HubLimits),
-    /// Rules that replace those of files, or one edited over HTTP.
-    Rules(RuleEdit),
-    /// An alert acknowledged, shelved or resolved over HTTP.
-    Alert(AlertChange),
-    /// Somebody wants to look at the state.
-    Read(Look),
-    /// Tell this part of the subscribers, of so many, that the server goes away.
-    Goodbye {
-        /// Which part, from 0.
-        part: u64,
-        /// Of how many.
-        parts: u64,
-    },
-    /// Commit what is left, and end.
-    Stop,
-}
 
 /// What the engine needs.
 pub struct Parts {
@@ -180,13 +60,13 @@ pub struct Parts {
     /// The alert rules by where they come from.
     pub rules: Rules,
     /// The numberings of agents.
-    pub queues: Vec<(crate::commit::QueueKey, u64)>,
+    pub queues: Vec<(QueueKey, u64)>,
     /// What was counted of agents.
     pub agents: Vec<(AgentId, AgentKey, AgentRecord)>,
     /// The idempotency keys of the last day.
     pub keys: Vec<UsedKey>,
     /// On which machines they are.
-    pub machines: Vec<crate::commit::QueueMachine>,
+    pub machines: Vec<QueueMachine>,
     /// The subscribers' limits.
     pub limits: HubLimits,
     /// For how long readings are kept.
@@ -201,6 +81,9 @@ pub struct Parts {
     pub sample: Arc<Notify>,
 }
 
+/// How many inputs are handled before others have their turn: enough to spread the price of a walk
+/// through all targets, and too few to be noticed as a delay.
+const TURN_INPUTS: usize = 32;
 /// How often silence, gateways and slow readers are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -225,6 +108,8 @@ pub struct Engine {
     /// What is gathered for the next commit, and who waits for it.
     pending: Commit,
     pending_tickets: Vec<Waiter>,
+    /// Somebody waits to be told of the next commit.
+    is_awaited: bool,
     /// Who waits for the commit that the store works at.
     committing: Option<Vec<Waiter>>,
     /// When the last commit was handed over.
@@ -273,6 +158,7 @@ impl Engine {
             commands: commands_rx,
             pending: Commit::default(),
             pending_tickets: Vec::new(),
+            is_awaited: false,
             committing: None,
             committed_at: instant,
             tick_at: instant + TICK,
@@ -290,10 +176,7 @@ impl Engine {
             let event = self.next().await;
             let (now, instant) = (clock::now(), clock::instant());
             match event {
-                Event::Input(input) => {
-                    self.commands_before(instant);
-                    self.input(input, now, instant);
-                }
+                Event::Input(input) => self.turn(input, now, instant),
                 Event::Command(command) => self.command(command, instant),
                 Event::Time => self.time(now, instant),
                 Event::Gone => self.stopping = true,
@@ -313,6 +196,22 @@ impl Engine {
             input = self.inputs.recv() => input.map_or(Event::Gone, Event::Input),
             () = tokio::time::sleep_until(deadline.into()) => Event::Time,
         }
+    }
+
+    /// Handles what has come in, and what is there behind it: readings that come one after the other
+    /// are delivered together.
+    fn turn(&mut self, first: Input, now: UnixMillis, instant: Instant) {
+        let (mut next, mut left) = (Some(first), TURN_INPUTS);
+        while let Some(input) = next {
+            if !matches!(input, Input::Batch(_)) || !self.commands.is_empty() {
+                self.hub.deliver(instant);
+                self.commands_before(instant);
+            }
+            self.input(input, now, instant);
+            left -= 1;
+            next = if left > 0 { self.inputs.try_recv().ok() } else { None };
+        }
+        self.hub.deliver(instant);
     }
 
     fn deadline(&self) -> Instant {

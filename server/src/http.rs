@@ -9,7 +9,8 @@ use axum::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    engine::EngineHandle, hub::SessionId, session::Gate, store_task::StoreHandle, uplink::Uplinks,
+    engine::EngineHandle, history::History, hub::SessionId, session::Gate, store_task::StoreHandle,
+    uplink::Uplinks,
 };
 
 mod agents;
@@ -22,6 +23,7 @@ mod durable;
 mod error;
 mod extract;
 mod health;
+mod history;
 mod idempotency;
 mod metrics;
 mod page;
@@ -41,6 +43,8 @@ pub struct Shared {
     pub engine: EngineHandle,
     /// The way to the registry.
     pub store: StoreHandle,
+    /// The way to what is stored.
+    pub history: History,
     /// What uplinks share.
     pub uplinks: Arc<Uplinks>,
     /// Where connections live.
@@ -94,6 +98,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/connections/{id}/log", put(connections::log))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one))
+        .route("/api/v1/devices/{id}/telemetry", get(history::read))
         .route("/api/v1/alerts", get(alerts::list))
         .route("/api/v1/alerts/{id}/acknowledge", post(alerts::acknowledge))
         .route("/api/v1/alerts/{id}/resolve", post(alerts::resolve))

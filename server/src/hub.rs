@@ -10,6 +10,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use valtronics_protocol::{close::CloseCode, id::DeviceId};
 use crate::{
     auth::{Claims, Scopes},
     commit::MetricIndex,
+    message::TelemetryFrame,
     outbox::{Close, Outbox, Pushed},
     state::{Device, State},
 };
@@ -38,7 +40,7 @@ mod throttle;
 mod walk;
 
 use backlog::Backlog;
-use index::Index;
+use index::{Index, Target};
 use projection::{Change, Encoded, Mark, ProjectionId, Projections};
 use sight::Sight;
 use subscription::{EventSubscription, Key, Keyed, SystemSubscription, TelemetrySubscription};
@@ -72,6 +74,8 @@ pub struct Hub {
     live: Index,
     historical: Index,
     throttles: Throttles,
+    /// Live readings that are to be delivered.
+    gathered: Vec<Gathered>,
     /// What the store is to be asked for.
     pages: VecDeque<PageRequest>,
     /// Sessions that got telemetry and sleep on until the coalescing period ends.
@@ -119,6 +123,7 @@ impl Hub {
             live: Index::default(),
             historical: Index::default(),
             throttles: Throttles::default(),
+            gathered: Vec::new(),
             pages: VecDeque::new(),
             asleep: Vec::new(),
             wake_at: None,
@@ -173,27 +178,45 @@ impl Hub {
         target.is_some() || self.throttles.has(device)
     }
 
-    /// Sends live readings of a device, in the order in which they came.
+    /// Takes in live readings of a device, which [`Hub::deliver`] sends in the order in which they
+    /// came; those of periods go at once, or when their period ends.
     pub fn publish(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
-        let HubLimits { queue_bytes, coalesce, .. } = self.limits;
         let mut encoded = Encoded::new(&self.projections, device, changes, Mark::Live);
         for target in self.live.of(device.id()) {
-            for frame in encoded.frames(target.projection) {
-                match target.push(frame, queue_bytes, now, coalesce) {
-                    Pushed::Queued | Pushed::Gone => {}
-                    Pushed::Asleep => self.asleep.push(Arc::clone(&target.outbox)),
-                    Pushed::Conflate => {
-                        if let Some(subscriber) = self.subscribers.get_mut(&target.session) {
-                            subscriber.conflate(frame);
-                        }
-                    }
-                }
+            encoded.frames(target.projection);
+        }
+        self.gathered.extend(encoded.into_frames());
+        self.publish_throttled(device, changes, now);
+    }
+
+    /// Sends what was published since, to one target after the other: to visit thousands of them
+    /// costs more than what each is given. Nothing else is to happen in between.
+    pub fn deliver(&mut self, now: Instant) {
+        let mut gathered = mem::take(&mut self.gathered);
+        let mut sender = Sender {
+            subscribers: &mut self.subscribers,
+            asleep: &mut self.asleep,
+            limits: self.limits,
+            now,
+        };
+        if !gathered.is_empty() {
+            for target in self.live.of_all() {
+                sender.send(target, gathered.iter().filter(|one| !target.has_own(one.1.device)));
             }
         }
-        if !self.asleep.is_empty() && self.wake_at.is_none() {
-            self.wake_at = Some(now + coalesce);
+        // Each device's stay in their order.
+        gathered.sort_by_key(|(_, frame)| frame.device);
+        for of_device in gathered.chunk_by(|(_, one), (_, next)| one.device == next.device) {
+            let device = of_device.first().map(|(_, frame)| frame.device);
+            for target in device.into_iter().flat_map(|device| self.live.of_one(device)) {
+                sender.send(target, of_device.iter());
+            }
         }
-        self.publish_throttled(device, changes, now);
+        gathered.clear();
+        self.gathered = gathered;
+        if !self.asleep.is_empty() && self.wake_at.is_none() {
+            self.wake_at = Some(now + self.limits.coalesce);
+        }
     }
 
     fn publish_throttled(&mut self, device: &Device, changes: &[Change<'_>], now: Instant) {
@@ -232,8 +255,8 @@ impl Hub {
         for target in &due.targets {
             for frame in &frames {
                 let limit = self.limits.queue_bytes;
-                let pushed = target.push(frame, limit, now, Duration::ZERO);
-                if pushed == Pushed::Conflate
+                let pushed = target.push([frame].into_iter(), limit, now, Duration::ZERO);
+                if matches!(pushed, Pushed::Conflate { .. })
                     && let Some(subscriber) = self.subscribers.get_mut(&target.session)
                 {
                     subscriber.conflate(frame);
@@ -292,6 +315,36 @@ impl Hub {
                     code: CloseCode::TooSlow,
                     reason: "alerts or status changes waited for 60 s: come back with since".into(),
                 });
+            }
+        }
+    }
+}
+
+/// An encoded update, and for which projection.
+type Gathered = (ProjectionId, Arc<TelemetryFrame>);
+
+/// Sends live readings to their targets.
+struct Sender<'a> {
+    subscribers: &'a mut HashMap<SessionId, Box<Subscriber>, RandomState>,
+    asleep: &'a mut Vec<Arc<Outbox>>,
+    limits: HubLimits,
+    now: Instant,
+}
+
+impl Sender<'_> {
+    fn send<'a>(&mut self, target: &Target, gathered: impl Iterator<Item = &'a Gathered> + Clone) {
+        let frames = gathered.filter(|(id, _)| *id == target.projection).map(|(_, frame)| frame);
+        if frames.clone().next().is_none() {
+            return;
+        }
+        let HubLimits { queue_bytes, coalesce, .. } = self.limits;
+        match target.push(frames.clone(), queue_bytes, self.now, coalesce) {
+            Pushed::Queued | Pushed::Gone => {}
+            Pushed::Asleep => self.asleep.push(Arc::clone(&target.outbox)),
+            Pushed::Conflate { taken } => {
+                if let Some(subscriber) = self.subscribers.get_mut(&target.session) {
+                    frames.skip(taken).for_each(|frame| subscriber.conflate(frame));
+                }
             }
         }
     }

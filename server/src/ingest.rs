@@ -109,10 +109,11 @@ pub struct OpenQueue {
 pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 impl Batch {
-    /// Tells whether there is nothing to take in, and nothing to count.
+    /// Tells whether there is nothing to take in, to acknowledge or to count.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.tally == Tally::default() && self.reported.is_none()
+        let is_known = self.items.is_empty() && self.reported.is_none();
+        is_known && self.ticket.is_none() && self.tally == Tally::default()
     }
 
     /// Replaces a timestamp from a clock that is far ahead by the moment of receipt, and counts that;

@@ -1,11 +1,11 @@
 //! Messages of ours as frames: each in its connection's format, alone or several in a `batch`.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use serde::Serialize;
-use valtronics_protocol::{cbor, filter::Options, format::Format};
+use valtronics_protocol::{cbor, filter::Options, format::Format, id::DeviceId};
 
-use crate::socket::Message;
+use crate::{commit::MetricIndex, socket::Message};
 
 /// The most messages of one batch (WebSocket API, section 5).
 const BATCH_MESSAGES: usize = 50;
@@ -32,13 +32,61 @@ impl Packing {
     }
 }
 
+/// One encoded `telemetry_update`, shared by everybody who gets it.
+#[derive(Debug)]
+pub struct TelemetryFrame {
+    /// The message on the wire.
+    pub message: Message,
+    /// Whose readings it holds.
+    pub device: DeviceId,
+    /// Which metrics it holds.
+    pub metrics: Box<[MetricIndex]>,
+    /// When its readings came in, if they are on their first way out.
+    pub arrived_at: Option<Instant>,
+}
+
 /// A message on its way to one connection.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// The message.
-    pub message: Message,
-    /// Whether it may go together with others.
-    pub packing: Packing,
+    content: Content,
+    packing: Packing,
+}
+
+/// What many connections send stays one thing on its way: counting its users once for each of them
+/// is most of what handing it on costs.
+#[derive(Debug)]
+enum Content {
+    Message(Message),
+    Telemetry(Arc<TelemetryFrame>),
+}
+
+impl Outgoing {
+    /// Makes one that may go together with others, or not.
+    #[must_use]
+    pub fn new(message: Message, packing: Packing) -> Self {
+        Self { content: Content::Message(message), packing }
+    }
+
+    /// The same of readings.
+    #[must_use]
+    pub fn telemetry(frame: Arc<TelemetryFrame>, packing: Packing) -> Self {
+        Self { content: Content::Telemetry(frame), packing }
+    }
+
+    /// Returns the message.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        match &self.content {
+            Content::Message(message) => message,
+            Content::Telemetry(frame) => &frame.message,
+        }
+    }
+}
+
+impl AsRef<Message> for Outgoing {
+    fn as_ref(&self) -> &Message {
+        self.message()
+    }
 }
 
 /// Writes a message of ours.
@@ -47,54 +95,52 @@ pub fn to_message(message: &impl Serialize, format: Format) -> Message {
     match format {
         Format::Json => {
             let json = serde_json::to_string(message);
-            Message::text(json.expect("our messages have text keys only"))
+            Message::text(&json.expect("our messages have text keys only"))
         }
-        Format::Cbor => Message::binary(cbor::to_vec(message)),
+        Format::Cbor => Message::binary(&cbor::to_vec(message)),
     }
 }
 
 impl From<Message> for Outgoing {
     fn from(message: Message) -> Self {
-        Self { message, packing: Packing::Alone }
+        Self::new(message, Packing::Alone)
     }
 }
 
 /// Takes the next frame off the messages that wait. A run of messages that may be joined becomes a
 /// batch; a single one goes as it is.
-pub fn next_frame(waiting: &mut VecDeque<Outgoing>, format: Format) -> Option<Message> {
+pub fn next_frame(waiting: &mut VecDeque<Outgoing>, format: Format) -> Option<Outgoing> {
     let run = run_length(waiting);
     if run < 2 {
-        return waiting.pop_front().map(|outgoing| outgoing.message);
+        return waiting.pop_front();
     }
-    let messages: Vec<Message> = waiting.drain(..run).map(|outgoing| outgoing.message).collect();
-    Some(join(&messages, format))
+    let messages: Vec<Outgoing> = waiting.drain(..run).collect();
+    Some(join(&messages, format).into())
 }
 
 /// Counts the messages at the front that one batch takes.
 fn run_length(waiting: &VecDeque<Outgoing>) -> usize {
     let mut bytes = ENVELOPE_BYTES;
     let fits = |outgoing: &&Outgoing| {
+        if outgoing.packing == Packing::Alone {
+            return false;
+        }
         // In JSON a comma follows.
-        bytes += outgoing.message.len() + 1;
-        outgoing.packing == Packing::Batch && bytes <= BATCH_BYTES
+        bytes += outgoing.message().size() + 1;
+        bytes <= BATCH_BYTES
     };
     waiting.iter().take(BATCH_MESSAGES).take_while(fits).count()
 }
 
-fn join(messages: &[Message], format: Format) -> Message {
+fn join(messages: &[Outgoing], format: Format) -> Message {
+    let messages: Vec<&[u8]> = messages.iter().map(|one| one.message().payload()).collect();
     match format {
         Format::Json => {
-            let messages = messages.iter().filter_map(|message| message.to_text().ok());
-            let messages = messages.collect::<Vec<_>>().join(",");
-            Message::text(format!(r#"{{"type":"batch","messages":[{messages}]}}"#))
+            let messages = messages.join(&b","[..]);
+            let batch = [br#"{"type":"batch","messages":["#, &messages[..], b"]}"].concat();
+            Message::json(&batch)
         }
-        Format::Cbor => {
-            let messages = messages.iter().map(|message| match message {
-                Message::Binary(bytes) => bytes.as_ref(),
-                _ => &[],
-            });
-            Message::binary(cbor::join(&messages.collect::<Vec<_>>()))
-        }
+        Format::Cbor => Message::binary(&cbor::join(&messages)),
     }
 }
 
@@ -103,11 +149,10 @@ mod tests {
     use super::*;
 
     fn frames(messages: impl IntoIterator<Item = (String, Packing)>) -> Vec<String> {
-        let outgoing =
-            |(text, packing)| Outgoing { message: Message::text::<String>(text), packing };
+        let outgoing = |(text, packing): (String, _)| Outgoing::new(Message::text(&text), packing);
         let mut waiting: VecDeque<Outgoing> = messages.into_iter().map(outgoing).collect();
         let frames = std::iter::from_fn(|| next_frame(&mut waiting, Format::Json));
-        frames.map(|frame| frame.to_text().unwrap().to_owned()).collect()
+        frames.map(|frame| str::from_utf8(frame.message().payload()).unwrap().to_owned()).collect()
     }
 
     fn batch(messages: &str) -> String {
@@ -148,11 +193,11 @@ mod tests {
     #[test]
     fn cbor_is_joined_as_it_stands() {
         let (one, two) = (serde_json::json!({"a": 1}), serde_json::json!({"b": [2.0]}));
-        let outgoing =
-            |value| Outgoing { message: to_message(value, Format::Cbor), packing: Packing::Batch };
+        let outgoing = |value| Outgoing::new(to_message(value, Format::Cbor), Packing::Batch);
         let mut waiting = VecDeque::from([&one, &two].map(outgoing));
         let frame = next_frame(&mut waiting, Format::Cbor);
         let batch = serde_json::json!({"type": "batch", "messages": [one, two]});
-        assert_eq!((frame, waiting.len()), (Some(to_message(&batch, Format::Cbor)), 0));
+        assert_eq!(frame.unwrap().message(), &to_message(&batch, Format::Cbor));
+        assert_eq!(waiting.len(), 0);
     }
 }

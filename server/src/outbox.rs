@@ -16,17 +16,19 @@
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Waker,
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
-use valtronics_protocol::{close::CloseCode, format::Format, id::DeviceId};
+use valtronics_protocol::{close::CloseCode, filter::Channel, format::Format, id::DeviceId};
 
 use crate::{
-    commit::MetricIndex,
-    message::{Outgoing, Packing, to_message},
+    message::{Outgoing, Packing, TelemetryFrame, to_message},
     socket::Message,
 };
 
@@ -43,19 +45,6 @@ pub const STALL: Duration = Duration::from_secs(5);
 /// slow line. More is dropped, and counted as `lagged`.
 pub const HISTORICAL_BYTES: usize = 256 * 1024;
 
-/// One encoded `telemetry_update`, shared by everybody who gets it.
-#[derive(Debug)]
-pub struct TelemetryFrame {
-    /// The message on the wire.
-    pub message: Message,
-    /// Whose readings it holds.
-    pub device: DeviceId,
-    /// Which metrics it holds.
-    pub metrics: Box<[MetricIndex]>,
-    /// When its readings came in, if they are on their first way out.
-    pub arrived_at: Option<Instant>,
-}
-
 /// Why a connection is to be ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close {
@@ -65,16 +54,20 @@ pub struct Close {
     pub reason: String,
 }
 
-/// What became of a frame that was pushed.
+/// What became of frames that were pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits in the outbox.
+    /// They wait in the outbox.
     Queued,
-    /// It waits, and the session sleeps on: [`Outbox::wake`] is to be called when the coalescing
+    /// They wait, and the session sleeps on: [`Outbox::wake`] is to be called when the coalescing
     /// period ends.
     Asleep,
-    /// It was not taken: the connection reads too slowly, and its changes are to be conflated.
-    Conflate,
+    /// Only the first so many were taken, and there are more: the connection reads too slowly, and
+    /// its changes are to be conflated.
+    Conflate {
+        /// How many.
+        taken: usize,
+    },
     /// The session has ended.
     Gone,
 }
@@ -83,6 +76,8 @@ pub enum Pushed {
 #[derive(Debug, Default)]
 pub struct Outbox {
     format: Format,
+    /// The end does not wait for what waits. Beside the lock, since it is asked each time.
+    cut: AtomicBool,
     lanes: Mutex<Lanes>,
 }
 
@@ -118,7 +113,7 @@ impl Outbox {
     /// Makes the outbox of a connection whose messages are written in this format.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { format, lanes: Mutex::default() }
+        Self { format, ..Self::default() }
     }
 
     /// Returns how messages of this connection are written.
@@ -140,14 +135,14 @@ impl Outbox {
     /// Adds newest values.
     pub fn push_update(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.push(Outgoing { message, packing });
+        lanes.push(Outgoing::new(message, packing));
         lanes.wake();
     }
 
     /// Adds an event.
     pub fn push_event(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.push(Outgoing { message, packing });
+        lanes.push(Outgoing::new(message, packing));
         lanes.last_event = lanes.urgent_pushed;
         lanes.wake();
     }
@@ -155,7 +150,7 @@ impl Outbox {
     /// Adds last values, behind all telemetry that waits: time does not go backwards.
     pub fn push_behind(&self, message: Message, packing: Packing) {
         let mut lanes = self.lanes();
-        lanes.push_behind(Outgoing { message, packing });
+        lanes.push_behind(Outgoing::new(message, packing));
         lanes.wake();
     }
 
@@ -164,7 +159,7 @@ impl Outbox {
     pub fn answer(&self, message: &impl Serialize) {
         let message = to_message(message, self.format);
         let mut lanes = self.lanes();
-        lanes.push_behind(Outgoing { message, packing: Packing::Alone });
+        lanes.push_behind(message.into());
         lanes.answered += 1;
         lanes.wake();
     }
@@ -176,12 +171,12 @@ impl Outbox {
         lanes.wake();
     }
 
-    /// Adds readings, unless more than `limit_bytes` already wait or nothing has moved for long.
+    /// Adds readings, as long as no more than `limit_bytes` wait, unless nothing has moved for long.
     ///
     /// A connection that has sent telemetry within `coalesce` is busy: it is not woken for this.
-    pub fn push_telemetry(
+    pub fn push_telemetry<'a>(
         &self,
-        frame: &Arc<TelemetryFrame>,
+        frames: impl Iterator<Item = &'a Arc<TelemetryFrame>>,
         packing: Packing,
         limit_bytes: usize,
         now: Instant,
@@ -191,21 +186,22 @@ impl Outbox {
         if lanes.gone {
             return Pushed::Gone;
         }
-        let bytes = lanes.telemetry_bytes + frame.message.len();
-        // What went ahead with an answer still waits.
-        let moved = lanes.urgent_bytes.saturating_sub(URGENT_BYTES);
-        let full = bytes + moved > limit_bytes;
-        let stalled = lanes.moved_at.is_some_and(|at| now.saturating_duration_since(at) > STALL);
-        if lanes.conflating || full || (stalled && !lanes.telemetry.is_empty()) {
-            return Pushed::Conflate;
-        }
         if lanes.telemetry.is_empty() {
             lanes.moved_at = Some(now);
         }
-        lanes.telemetry_bytes = bytes;
-        lanes.telemetry.push_back((Arc::clone(frame), packing));
+        let stalled = lanes.moved_at.is_some_and(|at| now.saturating_duration_since(at) > STALL);
+        // What went ahead with an answer still waits.
+        let moved = lanes.urgent_bytes.saturating_sub(URGENT_BYTES);
+        for (taken, frame) in frames.enumerate() {
+            let bytes = lanes.telemetry_bytes + frame.message.size();
+            if lanes.conflating || stalled || bytes + moved > limit_bytes {
+                return Pushed::Conflate { taken };
+            }
+            lanes.telemetry_bytes = bytes;
+            lanes.telemetry.push_back((Arc::clone(frame), packing));
+        }
         let busy = |at| now.saturating_duration_since(at) < coalesce;
-        if lanes.waker.is_some() && lanes.taken_at.is_some_and(busy) {
+        if lanes.asleep && lanes.taken_at.is_some_and(busy) {
             return Pushed::Asleep;
         }
         lanes.wake();
@@ -215,7 +211,7 @@ impl Outbox {
     /// Adds readings that came late; returns whether they found room.
     pub fn push_historical(&self, frame: &Arc<TelemetryFrame>, packing: Packing) -> bool {
         let mut lanes = self.lanes();
-        let bytes = lanes.historical_bytes + frame.message.len();
+        let bytes = lanes.historical_bytes + frame.message.size();
         if lanes.gone || bytes > HISTORICAL_BYTES {
             return lanes.gone;
         }
@@ -227,9 +223,9 @@ impl Outbox {
 
     /// Sets the newest system status; returns whether one was waiting that nobody will see now.
     pub fn push_system(&self, message: &impl Serialize, packing: Packing) -> bool {
-        let message = to_message(message, self.format);
+        let message = to_message(message, self.format).of(Channel::System);
         let mut lanes = self.lanes();
-        let superseded = lanes.system.replace(Outgoing { message, packing }).is_some();
+        let superseded = lanes.system.replace(Outgoing::new(message, packing)).is_some();
         lanes.noted.merged_system += u64::from(superseded);
         lanes.wake();
         superseded
@@ -254,7 +250,7 @@ impl Outbox {
         lanes.telemetry.retain(|(frame, _)| is_kept(frame.device));
         lanes.historical.retain(|(frame, _)| is_kept(frame.device));
         let bytes = |lane: &VecDeque<(Arc<TelemetryFrame>, Packing)>| {
-            lane.iter().map(|(frame, _)| frame.message.len()).sum()
+            lane.iter().map(|(frame, _)| frame.message.size()).sum()
         };
         lanes.telemetry_bytes = bytes(&lanes.telemetry);
         lanes.historical_bytes = bytes(&lanes.historical);
@@ -282,7 +278,7 @@ impl Outbox {
     #[must_use]
     pub fn depth(&self) -> Depth {
         let lanes = self.lanes();
-        let system = lanes.system.as_ref().map_or(0, |waiting| waiting.message.len());
+        let system = lanes.system.as_ref().map_or(0, |waiting| waiting.message().size());
         let queued_bytes =
             lanes.urgent_bytes + lanes.telemetry_bytes + lanes.historical_bytes + system;
         Depth { queued_bytes, ..lanes.noted }
@@ -318,23 +314,15 @@ impl Outbox {
         let mut lanes = self.lanes();
         lanes.drop_telemetry();
         lanes.close.get_or_insert(close);
-        lanes.cut = true;
-        lanes.wake();
-        if let Some(waker) = lanes.cut_waker.take() {
-            waker.wake();
-        }
+        self.cut.store(true, Ordering::Release);
+        lanes.wake_anyway();
     }
 
-    /// Returns why the connection is to be cut short; if it is not, `waker` is woken when it is.
-    pub fn cut_short(&self, waker: &Waker) -> Option<Close> {
-        let mut lanes = self.lanes();
-        if lanes.cut {
-            return lanes.close.take();
-        }
-        if !lanes.cut_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            lanes.cut_waker = Some(waker.clone());
-        }
-        None
+    /// Returns why the connection is to be cut short; who has taken from it is woken when it is.
+    #[must_use]
+    pub fn cut_short(&self) -> Option<Close> {
+        let cut = self.cut.load(Ordering::Acquire);
+        if cut { self.lanes().close.take() } else { None }
     }
 
     /// Marks the session as ended and lets go of all that waits.
@@ -355,10 +343,11 @@ impl Outbox {
         now: Instant,
     ) -> Taken {
         let mut lanes = self.lanes();
+        lanes.take_telemetry(most_bytes, messages, now);
         let mut bytes = 0;
         while bytes < most_bytes {
             let Some(outgoing) = lanes.pop(now) else { break };
-            bytes += outgoing.message.len();
+            bytes += outgoing.message().size();
             messages.push_back(outgoing);
         }
         let empty = lanes.is_empty();
@@ -368,7 +357,8 @@ impl Outbox {
         if more {
             lanes.more = false;
         }
-        if empty && !lanes.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        lanes.asleep = empty;
+        if !lanes.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             lanes.waker = Some(waker.clone());
         }
         let arrived_at = lanes.arrived_at.take();

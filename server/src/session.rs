@@ -27,7 +27,7 @@ use crate::{
     hub::SessionId,
     message::{Outgoing, next_frame},
     outbox::{Close, Outbox, URGENT_BYTES},
-    socket::{Broken, Message, Socket, close_message},
+    socket::{Broken, Incoming, Message, Socket},
     timing::{Due, Timing},
 };
 
@@ -36,7 +36,7 @@ mod authenticate;
 mod entry;
 
 pub use entry::Entry;
-use requests::{Arrived, Requests, Step};
+use requests::{Arrived, Control, Requests, Step};
 pub use requests::{Gate, SessionLimits};
 
 /// How much goes out in one flush: a few TCP segments, so that an answer is never far behind.
@@ -44,8 +44,10 @@ const FLUSH_BYTES: usize = 16 * 1024;
 /// How much may wait in the urgent lane while the client is read on: twice what the hub puts in.
 /// A client that asks without reading the answers is silent then, and ends as one.
 const UNREAD_BYTES: usize = 2 * URGENT_BYTES;
-/// The largest message before `auth` (WebSocket API, section 6).
-const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
+/// The largest frame or fragmented message (WebSocket API, section 6).
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The same before `auth`: with it every connection begins.
+pub const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 
 /// What a session begins with.
 pub struct Opened {
@@ -75,9 +77,14 @@ pub struct Session {
     requests: Requests,
     timing: Timing,
     sleep: Pin<Box<Sleep>>,
+    /// It knows whom to wake.
+    alarmed: bool,
     /// Messages on their way from the outbox to the socket.
     outgoing: VecDeque<Outgoing>,
-    unflushed: bool,
+    /// Some of what was outgoing has not been written out yet.
+    unsent: bool,
+    /// The outbox was empty just now.
+    drained: bool,
     /// More than [`UNREAD_BYTES`] wait: the client is not read on.
     unread: bool,
     /// When the oldest live readings of this flush came in.
@@ -108,8 +115,10 @@ impl Session {
             requests,
             timing,
             sleep,
+            alarmed: false,
             outgoing: VecDeque::new(),
-            unflushed: false,
+            unsent: false,
+            drained: false,
             unread: false,
             arrived_at: None,
             asked: 0,
@@ -141,9 +150,8 @@ impl Session {
             }
         }
         let format = self.outbox.format();
-        let last = std::iter::from_fn(|| next_frame(&mut self.outgoing, format)).collect();
         // In a box of its own, which is there for the goodbye only.
-        Box::pin(self.socket.end(last)).await;
+        Box::pin(self.socket.end(|| next_frame(&mut self.outgoing, format))).await;
     }
 
     /// Does all that can be done now; ready when the connection is to end.
@@ -152,7 +160,7 @@ impl Session {
         for _ in 0..MAX_ROUNDS {
             let now = clock::instant();
             let mut moved = self.poll_deadline(cx, now);
-            if let Some(Close { code, reason }) = self.outbox.cut_short(cx.waker()) {
+            if let Some(Close { code, reason }) = self.outbox.cut_short() {
                 self.outgoing.clear();
                 self.begin_close(code, &reason);
             }
@@ -179,11 +187,13 @@ impl Session {
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.sleep.as_mut().poll(cx).is_pending() {
+        // Once it knows whom to wake it is only looked at.
+        let sleeps = mem::replace(&mut self.alarmed, true) && !self.sleep.is_elapsed();
+        if sleeps || self.sleep.as_mut().poll(cx).is_pending() {
             return false;
         }
         match self.timing.due(now) {
-            Some(Due::Ping) => self.outgoing.push_back(Message::Ping(Default::default()).into()),
+            Some(Due::Ping) => self.outgoing.push_back(Message::ping().into()),
             Some(Due::TokenExpires(expires_at)) => {
                 self.outbox.push(&Response::AuthExpiring { expires_at });
             }
@@ -194,8 +204,13 @@ impl Session {
             Some(Due::End(code, reason)) => self.begin_close(code, reason),
             None => {}
         }
-        self.sleep.as_mut().reset(self.timing.deadline().into());
+        self.set_alarm();
         true
+    }
+
+    fn set_alarm(&mut self) {
+        self.sleep.as_mut().reset(self.timing.deadline().into());
+        self.alarmed = false;
     }
 
     /// Handles requests that have come in, while none is with the engine.
@@ -217,14 +232,15 @@ impl Session {
             Step::Answered => {}
             Step::Authenticated { expires_at } => {
                 self.timing.authenticated(expires_at, clock::now(), now);
+                self.socket.set_max_message_bytes(MAX_MESSAGE_BYTES);
                 if let Some(user) = self.requests.user() {
                     self.socket.watched().authenticated(user);
                 }
-                self.sleep.as_mut().reset(self.timing.deadline().into());
+                self.set_alarm();
             }
             Step::Held { until } => {
                 self.timing.hold(until);
-                self.sleep.as_mut().reset(self.timing.deadline().into());
+                self.set_alarm();
             }
             Step::Close(code, reason) => {
                 self.requests.end();
@@ -254,9 +270,9 @@ impl Session {
             }
             moved = true;
         }
-        if self.commands.is_empty() {
-            // A connection that is idle keeps no room for what it asked once.
-            self.commands.shrink_to_fit();
+        if moved && self.commands.is_empty() {
+            // They are large and seldom, and most connections ask no more.
+            self.commands = VecDeque::new();
         }
         moved
     }
@@ -264,50 +280,39 @@ impl Session {
     /// Moves what waits in the outbox to the socket; returns whether anything came out that a
     /// request or the engine waits for. Fails when the connection has ended.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
-        let (mut freed, mut drained) = (false, false);
+        let mut freed = false;
+        self.drained = false;
         loop {
-            while !self.outgoing.is_empty() {
-                match self.socket.poll_ready(cx) {
-                    Poll::Pending => return Ok(freed),
-                    Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
-                    Poll::Ready(Ok(())) => {}
-                }
-                let Some(message) = next_frame(&mut self.outgoing, self.outbox.format()) else {
-                    break;
-                };
-                if self.socket.start_send(message).is_err() {
-                    return Err(Poll::Ready(()));
-                }
-                self.unflushed = true;
+            self.unsent |= !self.outgoing.is_empty();
+            let (outgoing, format) = (&mut self.outgoing, self.outbox.format());
+            match self.socket.poll_send(cx, || next_frame(outgoing, format)) {
+                Poll::Pending => return Ok(freed),
+                Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
+                Poll::Ready(Ok(())) => {}
             }
-            if self.unflushed {
-                match self.socket.poll_flush(cx) {
-                    Poll::Pending => return Ok(freed),
-                    Poll::Ready(Err(_)) => return Err(Poll::Ready(())),
-                    Poll::Ready(Ok(())) => self.unflushed = false,
-                }
+            if mem::take(&mut self.unsent) {
                 // Who is not read on is heard by what he takes: who reads, however slowly, stays.
                 if self.unread {
                     self.timing.heard(now);
                 }
                 if let Some(arrived_at) = self.arrived_at.take() {
-                    let took = clock::instant().saturating_duration_since(arrived_at);
+                    let took = now.saturating_duration_since(arrived_at);
                     self.socket.watched().figures.latency.observe(took);
                 }
             }
-            if self.closing || drained {
+            if self.closing || self.drained {
                 return Ok(freed);
             }
             let taken = self.outbox.take(FLUSH_BYTES, &mut self.outgoing, cx.waker(), now);
             freed |= taken.answered != self.answered || taken.more;
-            (self.answered, drained) = (taken.answered, taken.drained);
+            (self.answered, self.drained) = (taken.answered, taken.drained);
             self.arrived_at = taken.arrived_at;
             if taken.more {
                 self.commands.push_back(Command::Drained(self.requests.id()));
             }
             if let Some(Close { code, reason }) = taken.close {
                 self.begin_close(code, &reason);
-                drained = false;
+                self.drained = false;
             }
             if self.outgoing.is_empty() {
                 return Ok(freed);
@@ -319,7 +324,7 @@ impl Session {
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Poll<()>> {
         // While requests wait, or answers, the client is not read on: what it may queue here is
         // bounded. Writing goes first, and comes back here when there is room.
-        self.unread = self.outbox.urgent_bytes() > UNREAD_BYTES;
+        self.unread = !self.drained && self.outbox.urgent_bytes() > UNREAD_BYTES;
         if self.closing || self.requests.is_waiting() || self.unread {
             return Ok(false);
         }
@@ -327,28 +332,26 @@ impl Session {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(message)) => message,
             Poll::Ready(Err(Broken::Violation(code))) => {
-                self.begin_close(code, "");
+                let is_early = code == CloseCode::TooBig && !self.requests.is_authenticated();
+                self.begin_close(code, if is_early { "authenticate first" } else { "" });
                 return Ok(true);
             }
             Poll::Ready(Err(Broken::Gone)) => return Err(Poll::Ready(())),
         };
         self.timing.heard(now);
-        if !self.requests.is_authenticated() && message.len() > MAX_UNAUTHENTICATED_BYTES {
-            self.begin_close(CloseCode::TooBig, "authenticate first");
-            return Ok(true);
-        }
-        match message {
-            Message::Text(_) | Message::Binary(_) => self.requests.receive(&message),
-            // Those over the rate are not handled, but a ping is answered: the codec does so before
-            // it shows the ping, keeps one pong at most, and cannot be told not to. The limit of
-            // messages that may be dropped bounds it.
-            Message::Ping(_) | Message::Pong(_) => {
-                if let Some((code, reason)) = self.requests.count_control(now) {
-                    self.begin_close(code, &reason);
+        match &message {
+            Incoming::Text(_) | Incoming::Binary(_) => self.requests.receive(&message),
+            Incoming::Ping(_) | Incoming::Pong => match self.requests.count_control(now) {
+                Control::Within => {
+                    if let Incoming::Ping(payload) = &message {
+                        self.socket.pong(payload);
+                    }
                 }
-            }
-            // The codec has answered; it never passes on a frame as it is.
-            Message::Close(_) | Message::Frame(_) => return Err(Poll::Ready(())),
+                Control::Dropped => {}
+                Control::Flooded(reason) => self.begin_close(CloseCode::Limited, &reason),
+            },
+            // The socket answers it.
+            Incoming::Close(_) => return Err(Poll::Ready(())),
         }
         Ok(true)
     }
@@ -358,7 +361,7 @@ impl Session {
             return;
         }
         self.closing = true;
-        self.outgoing.push_back(close_message(code, reason).into());
+        self.outgoing.push_back(Message::close(code, reason).into());
     }
 }
 

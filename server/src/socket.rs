@@ -1,80 +1,59 @@
-//! A WebSocket connection: the one type behind which the codec stands.
+//! A WebSocket connection in the role of the server (RFC 6455).
+//!
+//! The codec is our own, for three reasons: a message for thousands of connections is framed once
+//! and shared; many messages go out in one system call; and a connection that is silent holds no
+//! buffer. What both directions need in passing belongs to the thread.
 //!
 //! Reads and writes are polled, never awaited alone: a client that reads without sending, or sends
 //! without reading, must not stop the other direction.
 
 use std::{
-    collections::VecDeque,
+    cell::Cell,
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures_util::{Sink, Stream as _};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Error,
-        error::CapacityError,
-        protocol::{CloseFrame, Role, WebSocketConfig},
-    },
-};
+/// What the handshake answers to a client's key (RFC 6455, section 4.2.2).
+pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key as accept_key;
 use valtronics_protocol::close::CloseCode;
 
 use crate::{monitor::Registered, stream::Stream};
 
-/// What a connection carries. It is the codec's own type, so that a message for thousands of
-/// connections is encoded once and shared by all of them; nobody names it but through here.
-pub use tungstenite::Message;
-/// What the handshake answers to a client's key (RFC 6455, section 4.2.2).
-pub use tungstenite::handshake::derive_accept_key as accept_key;
+mod frame;
+mod message;
+mod read;
+mod write;
 
-/// What one kind of endpoint is tuned to.
-#[derive(Debug, Clone, Copy)]
-pub struct SocketConfig {
-    /// The read buffer, held by each connection for as long as it lives.
-    pub read_buffer_bytes: usize,
-    /// The largest frame or fragmented message that is taken in.
-    pub max_message_bytes: usize,
-    /// What may wait inside of the codec: the largest message that is sent and some pongs. A client
-    /// that pings and never reads costs no more than this.
-    pub max_write_buffer_bytes: usize,
-}
+pub use frame::Opcode;
+pub use message::{Incoming, Message};
+use read::Reader;
+use write::Writer;
 
-impl SocketConfig {
-    /// Dashboards: thousands of them, mostly silent, with small requests.
-    pub const SUBSCRIBER: Self = Self {
-        read_buffer_bytes: 1024,
-        max_message_bytes: 64 * 1024,
-        max_write_buffer_bytes: 320 * 1024,
-    };
-    /// Agents: few of them, with much to say.
-    pub const UPLINK: Self = Self {
-        read_buffer_bytes: 4 * 1024,
-        max_message_bytes: valtronics_protocol::uplink::MAX_FRAME_BYTES,
-        max_write_buffer_bytes: 320 * 1024,
-    };
-}
-
-/// How much is written at once: enough to make system calls cheap.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+/// How much is read at once: some frames of an agent.
+const READ_BYTES: usize = 16 * 1024;
 /// How long the other side may leave unread what was sent: as long as it may be silent by default. It
 /// would otherwise hold its connection, whose deadlines nobody looks at in the meantime, for ever.
 const UNREAD: Duration = Duration::from_secs(75);
 /// How long a connection that ends may take: a round trip over the worst link, and no longer than
 /// the whole server may wait for it.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How much of what nobody wants any more is thrown away at once.
-const DISCARD_BYTES: usize = 4 * 1024;
 
-/// A WebSocket connection in the role of the server.
+thread_local! {
+    /// What was just read: a connection has no buffer of its own.
+    static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A WebSocket connection.
 #[derive(Debug)]
 pub struct Socket {
-    codec: WebSocketStream<Stream>,
-    /// What did not fit, since pongs have filled the codec's buffer: it goes out after them.
-    held: Option<Message>,
+    stream: Stream,
+    reader: Reader,
+    /// The other side has ended the connection, or broken a rule: nothing more is understood.
+    ended: bool,
+    writer: Writer,
     watched: Registered,
 }
 
@@ -88,22 +67,17 @@ pub enum Broken {
 }
 
 impl Socket {
-    /// Takes over a stream whose handshake is done, and what was read beyond it.
-    pub async fn new(
+    /// Takes over a stream whose handshake is done, and what was read beyond it. A frame or
+    /// fragmented message of more than `max_message_bytes` is a violation, by what its header says.
+    #[must_use]
+    pub fn new(
         stream: Stream,
-        already_read: Vec<u8>,
-        config: SocketConfig,
+        already_read: &[u8],
+        max_message_bytes: usize,
         watched: Registered,
     ) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(config.read_buffer_bytes)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(config.max_write_buffer_bytes)
-            .max_message_size(Some(config.max_message_bytes))
-            .max_frame_size(Some(config.max_message_bytes));
-        let codec =
-            WebSocketStream::from_partially_read(stream, already_read, Role::Server, Some(config));
-        Self { codec: codec.await, held: None, watched }
+        let reader = Reader::new(already_read, max_message_bytes);
+        Self { stream, reader, ended: false, writer: Writer::default(), watched }
     }
 
     /// Returns what others see of this connection.
@@ -111,62 +85,68 @@ impl Socket {
         &self.watched
     }
 
+    /// Changes how large the messages may be that come behind the last one returned.
+    pub fn set_max_message_bytes(&mut self, max_message_bytes: usize) {
+        self.reader.set_max_message_bytes(max_message_bytes);
+    }
+
     /// Reads the next message, control frames included; at the end it is [`Broken::Gone`].
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Broken>> {
-        Pin::new(&mut self.codec).poll_next(cx).map(|next| match next {
-            Some(Ok(message)) => {
-                self.watched.received(&message);
-                Ok(message)
+    ///
+    /// Pings are the caller's to answer, by [`Socket::pong`]; a close is answered with what is sent
+    /// next, and nothing else is sent then.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Broken>> {
+        if self.ended {
+            return Poll::Ready(Err(Broken::Gone));
+        }
+        let mut taken = self.reader.take_in(&[]);
+        while let Ok(None) = taken {
+            let read = ready!(poll_read(&mut self.stream, cx, |bytes| self.reader.take_in(bytes)));
+            let Some(read) = read else { break };
+            taken = read;
+        }
+        self.ended = !matches!(&taken, Ok(Some(message)) if message.opcode() != Opcode::Close);
+        let message = taken.map_err(Broken::Violation)?.ok_or(Broken::Gone)?;
+        self.watched.received(&message);
+        if let Incoming::Close(payload) = &message {
+            self.writer.close_answer = Some(Message::close_answer(payload));
+        }
+        Poll::Ready(Ok(message))
+    }
+
+    /// Answers a ping with what is sent next; of several only the newest.
+    pub fn pong(&mut self, payload: &[u8]) {
+        self.writer.pong = Some(Message::pong(payload));
+    }
+
+    /// Sends these messages, and what is owed without them; ready when there are no more, and all
+    /// has gone.
+    pub fn poll_send<M: AsRef<Message>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        next: impl FnMut() -> Option<M>,
+    ) -> Poll<Result<(), Broken>> {
+        self.writer.poll(&mut self.stream, cx, next, &self.watched)
+    }
+
+    /// Reads the next message; pings are answered.
+    pub async fn next(&mut self) -> Result<Incoming, Broken> {
+        poll_fn(|cx| {
+            let message = self.poll_next(cx);
+            if let Poll::Ready(Ok(Incoming::Ping(payload))) = &message {
+                self.pong(payload);
             }
-            Some(Err(error)) => Err(broken(&error)),
-            None => Err(Broken::Gone),
+            match (message, self.poll_send(cx, || None::<Message>)) {
+                (Poll::Pending, Poll::Ready(Err(broken))) => Poll::Ready(Err(broken)),
+                (message, _) => message,
+            }
         })
-    }
-
-    /// Waits until a message can be handed over.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if self.held.is_some() {
-            let flushed = ready!(Pin::new(&mut self.codec).poll_flush(cx));
-            flushed.map_err(|error| broken(&error))?;
-            if let Some(message) = self.held.take() {
-                self.hand_over(message)?;
-            }
-        }
-        Pin::new(&mut self.codec).poll_ready(cx).map_err(|error| broken(&error))
-    }
-
-    /// Hands a message over; it goes out with the next flush.
-    pub fn start_send(&mut self, message: Message) -> Result<(), Broken> {
-        self.watched.sent(&message);
-        self.hand_over(message)
-    }
-
-    fn hand_over(&mut self, message: Message) -> Result<(), Broken> {
-        match Pin::new(&mut self.codec).start_send(message) {
-            Err(Error::WriteBufferFull(message)) => self.held = Some(*message),
-            sent => sent.map_err(|error| broken(&error))?,
-        }
-        Ok(())
-    }
-
-    /// Writes out what was handed over.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        ready!(self.poll_ready(cx))?;
-        Pin::new(&mut self.codec).poll_flush(cx).map_err(|error| broken(&error))
-    }
-
-    /// Reads the next message.
-    pub async fn next(&mut self) -> Result<Message, Broken> {
-        poll_fn(|cx| self.poll_next(cx)).await
+        .await
     }
 
     /// Sends a message; who does not read for too long is gone.
     pub async fn send(&mut self, message: Message) -> Result<(), Broken> {
-        let sent = async {
-            poll_fn(|cx| self.poll_ready(cx)).await?;
-            self.start_send(message)?;
-            poll_fn(|cx| self.poll_flush(cx)).await
-        };
+        let mut message = Some(message);
+        let sent = poll_fn(|cx| self.poll_send(cx, || message.take()));
         tokio::time::timeout(UNREAD, sent).await.unwrap_or(Err(Broken::Gone))
     }
 
@@ -175,66 +155,49 @@ impl Socket {
     ///
     /// Whatever still comes is read and thrown away: a socket that is closed with bytes unread is
     /// reset (RFC 1122, section 4.2.2.13), and then the other side may never see why it ended.
-    pub async fn end(mut self, mut last: VecDeque<Message>) {
+    pub async fn end<M: AsRef<Message>>(mut self, mut last: impl FnMut() -> Option<M>) {
         // Who takes longer is left alone.
         let _ = tokio::time::timeout(GOODBYE, poll_fn(|cx| self.poll_end(cx, &mut last))).await;
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>, last: &mut VecDeque<Message>) -> Poll<()> {
-        let sent = self.poll_send_all(cx, last);
-        // The codec reads until both sides have said close, or one has broken a rule.
-        while ready!(Pin::new(&mut self.codec).poll_next(cx)).is_some() {}
-        let mut stream = Pin::new(self.codec.get_mut());
+    fn poll_end<M: AsRef<Message>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut last: impl FnMut() -> Option<M>,
+    ) -> Poll<()> {
+        let mut sent = self.poll_send(cx, &mut last);
+        while !self.ended {
+            let _ = ready!(self.poll_next(cx));
+        }
+        if sent.is_ready() {
+            // The other side may have said close before it heard ours: that is answered.
+            sent = self.poll_send(cx, last);
+        }
         if sent.is_ready() {
             // A connection that is gone already needs no end.
-            let _ = ready!(stream.as_mut().poll_shutdown(cx));
+            let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
         }
-        let mut space = [0; DISCARD_BYTES];
-        loop {
-            let mut space = ReadBuf::new(&mut space);
-            match ready!(stream.as_mut().poll_read(cx, &mut space)) {
-                Ok(()) if !space.filled().is_empty() => {}
-                Ok(()) | Err(_) => return sent,
-            }
-        }
-    }
-
-    /// Sends as many of the messages as can be; ready when no more is to be done.
-    fn poll_send_all(&mut self, cx: &mut Context<'_>, last: &mut VecDeque<Message>) -> Poll<()> {
-        while !last.is_empty() {
-            if ready!(self.poll_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            let sent = last.pop_front().map(|message| self.start_send(message));
-            if matches!(sent, Some(Err(_))) {
-                last.clear();
-            }
-        }
-        self.poll_flush(cx).map(|_| ())
+        while ready!(poll_read(&mut self.stream, cx, |_| ())).is_some() {}
+        sent.map(|_| ())
     }
 }
 
-/// Makes the message that ends a connection.
-#[must_use]
-pub fn close_message(code: CloseCode, reason: &str) -> Message {
-    // A control frame holds 125 bytes, two of them the code (RFC 6455, section 5.5).
-    let end = reason.floor_char_boundary(123);
-    let reason = reason.get(..end).unwrap_or_default();
-    Message::Close(Some(CloseFrame { code: code.as_u16().into(), reason: reason.into() }))
-}
-
-fn broken(error: &tungstenite::Error) -> Broken {
-    match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-            Broken::Violation(CloseCode::TooBig)
-        }
-        Error::Utf8(_) => Broken::Violation(CloseCode::NotUtf8),
-        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            Broken::Gone
-        }
-        Error::Protocol(_) => Broken::Violation(CloseCode::Protocol),
-        _ => Broken::Gone,
-    }
+/// Reads some bytes and does something with them; nothing at the end.
+fn poll_read<T>(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    with: impl FnOnce(&[u8]) -> T,
+) -> Poll<Option<T>> {
+    let mut space = READ.take();
+    space.resize(READ_BYTES, 0);
+    let mut bytes = ReadBuf::new(&mut space);
+    let read = Pin::new(stream).poll_read(cx, &mut bytes);
+    let read = read.map(|read| match (read, bytes.filled()) {
+        (Err(_), _) | (Ok(()), []) => None,
+        (Ok(()), filled) => Some(with(filled)),
+    });
+    READ.set(space);
+    read
 }
 
 #[cfg(test)]
@@ -256,11 +219,10 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         let monitor = Arc::new(Monitor::default());
         let watched = monitor.register(SessionId(1), Ipv4Addr::LOCALHOST.into(), Watched::Uplink);
-        let stream = Stream::Plain(stream);
-        let mut socket = Socket::new(stream, Vec::new(), SocketConfig::UPLINK, watched).await;
+        let mut socket = Socket::new(Stream::Plain(stream), &[], 1024, watched);
         let sending = async {
             loop {
-                if let Err(broken) = socket.send(Message::text("x".repeat(60_000))).await {
+                if let Err(broken) = socket.send(Message::text(&"x".repeat(60_000))).await {
                     return broken;
                 }
             }

@@ -22,26 +22,35 @@ use crate::{
 mod agents;
 mod alerts;
 mod ballast;
+mod chunk;
+mod column;
+mod compact;
 mod error;
 mod events;
+mod history;
 mod journal;
 mod past;
 mod prune;
 mod registry;
 mod restore;
 mod schema;
+mod seal;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod uplinks;
 
 pub use alerts::{AlertPage, WantedAlerts};
 use ballast::Ballast;
+pub use compact::{Change, Compactor};
 pub use error::StoreError;
 use events::{Numbering, Positions};
+pub use history::{Cursor, Gap, Page, Points, Query, Reader};
 pub use past::{Past, past};
 use registry::Registry;
 pub use registry::{RegisterError, Registered, RegistryLimits};
 pub use restore::Restored;
+pub use summary::{Numbers, Span};
 
 /// The store.
 #[derive(Debug)]
@@ -49,6 +58,9 @@ pub struct Store {
     db: Connection,
     registry: Registry,
     positions: Positions,
+    /// When the last commit was, by the server's clock, but later with each commit:
+    /// so a reader can go on from where another ended.
+    arrived: UnixMillis,
     ballast: Ballast,
     _lock: std::fs::File,
 }
@@ -64,8 +76,9 @@ impl Store {
         let registry = Registry::load(&db)?;
         let restored = restore::load(&db, &registry)?;
         let positions = Positions::load(&db, &restored)?;
+        let arrived = history::last_arrived(&db)?;
         let ballast = Ballast::new(dir);
-        Ok((Self { db, registry, positions, ballast, _lock: lock }, restored))
+        Ok((Self { db, registry, positions, arrived, ballast, _lock: lock }, restored))
     }
 
     /// Looks names up, or brings them into being in this order.
@@ -111,8 +124,9 @@ impl Store {
 
     fn try_commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         let transaction = self.db.transaction()?;
+        let arrived = commit.received_at.max(UnixMillis(self.arrived.0 + 1));
         if !commit.readings.is_empty() {
-            write_readings(&transaction, commit)?;
+            write_readings(&transaction, arrived, &commit.readings)?;
         }
         for (key, number) in &commit.queues {
             write_number(&transaction, key, *number, commit.received_at)?;
@@ -130,7 +144,7 @@ impl Store {
             alerts::write_watch(&transaction, key, json.as_deref())?;
         }
         for lost in &commit.lost {
-            uplinks::write_lost(&transaction, lost, commit.received_at)?;
+            uplinks::write_lost(&transaction, lost, arrived)?;
         }
         for machine in &commit.machines {
             uplinks::write_machine(&transaction, machine)?;
@@ -143,6 +157,7 @@ impl Store {
         let moved = numbering.finish();
         transaction.commit()?;
         self.positions.apply(moved);
+        self.arrived = arrived;
         Ok(Committed { events })
     }
 
@@ -197,6 +212,14 @@ impl Store {
         events::oldest(&self.db)
     }
 
+    /// Writes chunks and lets go of what is in them.
+    ///
+    /// # Errors
+    /// When the store cannot write; then nothing has changed.
+    pub fn compact(&mut self, change: &Change) -> Result<(), StoreError> {
+        compact::write(&mut self.db, change)
+    }
+
     /// Deletes some of what is older than is kept; true when there may be more.
     ///
     /// # Errors
@@ -206,21 +229,19 @@ impl Store {
     }
 }
 
-fn write_readings(transaction: &Transaction<'_>, commit: &Commit) -> Result<(), StoreError> {
-    let times = commit.readings.iter().map(|row| row.at.0);
+fn write_readings(
+    transaction: &Transaction<'_>,
+    arrived: UnixMillis,
+    readings: &[Row],
+) -> Result<(), StoreError> {
+    let times = readings.iter().map(|row| row.at.0);
     let (first, last) = times.fold((i64::MAX, i64::MIN), |(a, b), at| (a.min(at), b.max(at)));
     transaction
         .prepare_cached(
             "INSERT INTO journal (received_at, first_at, last_at, count, rows)
              VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![
-            commit.received_at.0,
-            first,
-            last,
-            commit.readings.len(),
-            journal::encode(&commit.readings)
-        ])?;
+        .execute(params![arrived.0, first, last, readings.len(), journal::encode(readings)])?;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use crate::{
     commit::{Commit, MetricIndex, Row},
     engine::{EngineHandle, Input},
     hub::{Page, PageRequest},
-    store::{self, RegistryLimits, Store, StoreError},
+    store::{self, Change, RegistryLimits, Store, StoreError},
 };
 
 mod health;
@@ -105,8 +105,16 @@ pub struct Unreadable;
 pub struct StoreHandle {
     looks: mpsc::Sender<Look>,
     requests: mpsc::Sender<Request>,
+    changes: mpsc::Sender<Compaction>,
     health: watch::Receiver<Health>,
     commits: Arc<AtomicU64>,
+    damaged: Arc<AtomicU64>,
+}
+
+/// A change of compaction, and where it is said what became of it.
+struct Compaction {
+    change: Change,
+    answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
 impl StoreHandle {
@@ -124,6 +132,30 @@ impl StoreHandle {
         let request = Request { registrant, wanted, answer };
         self.requests.send(request).await.map_err(|_| RegisterError::Unavailable)?;
         answered.await.map_err(|_| RegisterError::Unavailable)?
+    }
+
+    /// Makes a change of compaction durable.
+    ///
+    /// # Errors
+    /// When the store cannot write; then nothing has changed.
+    pub async fn compact(&self, change: Change) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.changes.send(Compaction { change, answer }).await.map_err(|_| StoreError::Ended)?;
+        answered.await.map_err(|_| StoreError::Ended)?
+    }
+
+    /// Counts, and says, that blobs could not be read.
+    pub fn note_damaged(&self, blobs: u64) {
+        if blobs > 0 {
+            tracing::error!(blobs, "stored readings are damaged: they are left out");
+            self.damaged.fetch_add(blobs, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how often blobs could not be read since the start.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// Looks at what is stored: nothing is committed meanwhile, so it has to be short.
@@ -166,6 +198,7 @@ pub struct StoreTask {
     requests: mpsc::Receiver<Request>,
     commits: mpsc::Receiver<Commit>,
     pages: mpsc::Receiver<PageRequest>,
+    changes: mpsc::Receiver<Compaction>,
     health: health::Teller,
     looks: mpsc::Receiver<Look>,
     committed: Arc<AtomicU64>,
@@ -192,6 +225,8 @@ impl StoreTask {
         let (commits, commits_rx) = mpsc::channel(1);
         let (pages, pages_rx) = mpsc::channel(PAGES);
         let (looks, looks_rx) = mpsc::channel(LOOKS);
+        // Compaction waits for each.
+        let (changes, changes_rx) = mpsc::channel(1);
         let (teller, health) = health::Teller::new();
         let committed = Arc::default();
         let task = Self {
@@ -202,10 +237,13 @@ impl StoreTask {
             commits: commits_rx,
             pages: pages_rx,
             looks: looks_rx,
+            changes: changes_rx,
             health: teller,
             committed: Arc::clone(&committed),
         };
-        let handle = StoreHandle { looks, requests, health, commits: committed };
+        let (commits_done, damaged) = (committed, Arc::default());
+        let handle =
+            StoreHandle { looks, requests, changes, health, commits: commits_done, damaged };
         (task, handle, EngineWays { commits, pages })
     }
 
@@ -220,6 +258,7 @@ impl StoreTask {
             tokio::select! {
                 Some(request) = self.requests.recv() => self.register(request, &engine).await,
                 Some(request) = self.pages.recv() => self.read_page(request, &engine).await,
+                Some(compaction) = self.changes.recv() => self.compact(compaction).await,
                 Some(look) = self.looks.recv() => self.with(move |store| look(store)).await,
                 commit = self.commits.recv(), if failed.is_none() => match commit {
                     Some(commit) => failed = self.commit(commit, &engine).await,
@@ -283,6 +322,12 @@ impl StoreTask {
         let events = read.inspect_err(|error| tracing::error!(%error, "events cannot be read"));
         // An engine that has ended waits for nothing.
         let _ = engine.send(Input::Page(Page { request, events: events.ok() })).await;
+    }
+
+    async fn compact(&mut self, Compaction { change, answer }: Compaction) {
+        let written = self.with(move |store| store.compact(&change)).await;
+        // Compaction may have ended.
+        let _ = answer.send(written);
     }
 
     async fn register(&mut self, request: Request, engine: &EngineHandle) {

@@ -74,16 +74,16 @@ impl Tally {
 
 impl std::ops::AddAssign<&Self> for Tally {
     fn add_assign(&mut self, other: &Self) {
-        self.received += other.received;
-        self.stored += other.stored;
-        self.duplicated += other.duplicated;
-        self.expired += other.expired;
+        self.received = self.received.saturating_add(other.received);
+        self.stored = self.stored.saturating_add(other.stored);
+        self.duplicated = self.duplicated.saturating_add(other.duplicated);
+        self.expired = self.expired.saturating_add(other.expired);
         for (code, count) in &other.refused {
             *self.refused.entry(code.clone()).or_default() += count;
         }
-        self.lost += other.lost;
-        self.events_received += other.events_received;
-        self.events_duplicated += other.events_duplicated;
+        self.lost = self.lost.saturating_add(other.lost);
+        self.events_received = self.events_received.saturating_add(other.events_received);
+        self.events_duplicated = self.events_duplicated.saturating_add(other.events_duplicated);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     ingest::{Batch, OpenQueue},
     message::to_message,
     session::{Entry, Gate},
-    socket::{Broken, Message, Socket, close_message},
+    socket::{Broken, Incoming, Message, Socket},
     store_task::StoreHandle,
     tally::AgentId,
     timing::{Due, Timing},
@@ -154,13 +154,13 @@ impl Uplink {
             }
             Err(end) => end,
         };
-        let last = match end {
-            End::Close(code, reason) => Some(close_message(code, &reason)),
+        let mut last = match end {
+            End::Close(code, reason) => Some(Message::close(code, &reason)),
             End::Gone => None,
         };
         // Now: the goodbye may take a while, and its place is free.
         drop(self.entry);
-        self.socket.end(last.into_iter().collect()).await;
+        self.socket.end(|| last.take()).await;
     }
 
     /// Waits for a good token and opens the numbering.
@@ -305,7 +305,7 @@ impl Uplink {
         let message = match timing.due(now) {
             // No answer to an agent is ever held.
             None | Some(Due::Release) => return Ok(()),
-            Some(Due::Ping) => Message::Ping(Default::default()),
+            Some(Due::Ping) => Message::ping(),
             Some(Due::TokenExpires(expires_at)) => {
                 to_message(&ServerMessage::AuthExpiring { expires_at }, Format::Json)
             }
@@ -317,18 +317,17 @@ impl Uplink {
     /// Takes in one frame; returns whether numbers that are known already came again.
     async fn receive(
         &mut self,
-        message: Result<Message, Broken>,
+        message: Result<Incoming, Broken>,
         frames: &mut Frames,
         timing: &mut Timing,
     ) -> Result<bool, End> {
         let message = message?;
         let arrived_at = Some(clock::instant());
-        let bytes = message.len().clamp(1, MAX_FRAME_BYTES);
+        let bytes = message.payload().len().clamp(1, MAX_FRAME_BYTES);
         let received = match message {
-            Message::Text(text) => frames.text(text.as_str()).await,
-            Message::Binary(frame) => frames.binary(&frame).await,
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(false),
-            Message::Close(_) => return Ok(false),
+            Incoming::Text(text) => frames.text(text.as_str()).await,
+            Incoming::Binary(frame) => frames.binary(&frame).await,
+            Incoming::Ping(_) | Incoming::Pong | Incoming::Close(_) => return Ok(false),
         };
         let received = received?;
         received.count(&self.socket.watched().figures);

@@ -1,6 +1,6 @@
-//! What the queue has lost, until the server knows it.
+//! What the queue has lost: counted exactly, written down, and handed to the uplink.
 
-use std::collections::VecDeque;
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use valtronics_protocol::{
     reading::Reading,
@@ -8,144 +8,155 @@ use valtronics_protocol::{
     uplink::{Gap, GapReason, Loss, MAX_GAP_LOSSES},
 };
 
-/// The most gaps that wait: one is made for each time that a reader sees the end of the one before,
-/// so a connection that stands still makes no more than one.
+use super::{crc, disk::Disk};
+
+/// The most gaps that wait to be told; beyond, the newest two become one.
 const GAPS: usize = 64;
+/// The most devices that a gap names; the readings of others are counted together.
+const DEVICES: usize = MAX_GAP_LOSSES - 1;
 
-/// Gaps in the order of their numbers.
+/// Counts lost readings by device; those of which nothing is known, or too much, without one.
 #[derive(Debug, Default)]
-pub struct Gaps {
-    waiting: VecDeque<Gap>,
-    /// The last one may still grow: no reader has seen it.
-    open: bool,
-}
+pub(super) struct Tally(BTreeMap<Option<Arc<str>>, (UnixMillis, UnixMillis, u64)>);
 
-impl Gaps {
-    /// Takes in that the reading `number` is lost; numbers only grow.
-    pub fn lose(&mut self, number: u64, reading: &Reading, reason: GapReason) {
-        let full = self.waiting.len() >= GAPS;
-        let grows = |gap: &&mut Gap| gap.last + 1 == number && gap.reason == reason;
-        let open = self.open || full;
-        let gap = match self.waiting.back_mut().filter(|gap| open && (full || grows(gap))) {
-            Some(gap) => gap,
-            None => {
-                self.waiting.push_back(Gap {
-                    first: number,
-                    last: number,
-                    reason,
-                    devices: vec![],
-                });
-                self.open = true;
-                let Some(gap) = self.waiting.back_mut() else { return };
-                gap
-            }
+impl Tally {
+    pub(super) fn add(&mut self, reading: &Reading) {
+        let device = Some(Arc::clone(&reading.device));
+        let has_room = self.0.len() < DEVICES || self.0.contains_key(&device);
+        let at = reading.timestamp;
+        let (from, to, count) = self.0.entry(device.filter(|_| has_room)).or_insert((at, at, 0));
+        (*from, *to, *count) = ((*from).min(at), (*to).max(at), *count + 1);
+    }
+
+    /// Makes the gap of it; what could not be read came in `about` then.
+    pub(super) fn gap(
+        mut self,
+        first: u64,
+        last: u64,
+        reason: GapReason,
+        about: UnixMillis,
+    ) -> Gap {
+        let counted: u64 = self.0.values().map(|(_, _, count)| count).sum();
+        let unknown = (last + 1 - first).saturating_sub(counted);
+        if unknown > 0 {
+            self.0.entry(None).or_insert((about, about, 0)).2 += unknown;
+        }
+        let loss = |(device, (from, to, readings)): (Option<Arc<str>>, _)| Loss {
+            device: device.map(|device| device.to_string()),
+            from,
+            to,
+            readings,
         };
-        gap.last = number;
-        count(&mut gap.devices, reading);
-    }
-
-    /// Returns the gaps that end after `seq`; they grow no more.
-    pub fn after(&mut self, seq: u64) -> Vec<Gap> {
-        self.open = false;
-        self.waiting.iter().filter(|gap| gap.last > seq).cloned().collect()
-    }
-
-    /// Lets go of what the server knows.
-    pub fn release(&mut self, seq: u64) {
-        while self.waiting.pop_front_if(|gap| gap.last <= seq).is_some() {}
-    }
-
-    /// Numbers the gaps anew from 1, one number each, as a new numbering begins; returns the last.
-    pub fn renumber(&mut self) -> u64 {
-        self.open = false;
-        for (number, gap) in (1..).zip(&mut self.waiting) {
-            (gap.first, gap.last) = (number, number);
-        }
-        self.waiting.len() as u64
+        Gap { first, last, reason, devices: self.0.into_iter().map(loss).collect() }
     }
 }
 
-fn count(devices: &mut Vec<Loss>, reading: &Reading) {
-    let at: UnixMillis = reading.timestamp;
-    // The last of a full list is for everybody who is not in it.
-    let full = devices.len() + 1 >= MAX_GAP_LOSSES;
-    let is_its = |loss: &&mut Loss| loss.device.as_deref() == Some(&*reading.device);
-    let known = devices.iter_mut().rev().find(is_its);
-    let loss = match known {
-        Some(loss) => loss,
-        None if full => match devices.iter_mut().find(|loss| loss.device.is_none()) {
-            Some(loss) => loss,
-            None => devices.push_mut(Loss { device: None, from: at, to: at, readings: 0 }),
-        },
-        None => {
-            let device = Some(reading.device.to_string());
-            devices.push_mut(Loss { device, from: at, to: at, readings: 0 })
+/// Takes into a gap the one that follows.
+fn join(gap: &mut Gap, next: Gap) {
+    gap.last = next.last;
+    for mut loss in next.devices {
+        let is_its = |known: &&mut Loss| known.device == loss.device;
+        if gap.devices.len() >= DEVICES && gap.devices.iter_mut().find(is_its).is_none() {
+            loss.device = None;
         }
-    };
-    loss.from = loss.from.min(at);
-    loss.to = loss.to.max(at);
-    loss.readings += 1;
+        match gap.devices.iter_mut().find(|known| known.device == loss.device) {
+            Some(known) => {
+                known.from = known.from.min(loss.from);
+                known.to = known.to.max(loss.to);
+                known.readings += loss.readings;
+            }
+            None => gap.devices.push(loss),
+        }
+    }
+}
+
+/// Appends a gap; one that touches the last becomes part of it, unless that one, up to number
+/// `told`, has already been handed out.
+pub(super) fn append(gaps: &mut Vec<Gap>, gap: Gap, told: u64) {
+    let is_full = gaps.len() >= GAPS;
+    match gaps.last_mut() {
+        Some(last) if is_full => join(last, gap),
+        Some(last)
+            if last.last > told && last.last + 1 == gap.first && last.reason == gap.reason =>
+        {
+            join(last, gap);
+        }
+        _ => gaps.push(gap),
+    }
+}
+
+/// The gaps that wait to be told, in their file.
+#[derive(Debug)]
+pub(super) struct GapFile {
+    path: PathBuf,
+    pub(super) gaps: Vec<Gap>,
+    is_saved: bool,
+}
+
+impl GapFile {
+    pub(super) fn open(disk: &Disk, path: PathBuf) -> Self {
+        let gaps = disk.read(&path).ok().and_then(|file| {
+            let (sum, json) = file.split_first_chunk()?;
+            let is_whole = crc::sum(&[json]) == u32::from_le_bytes(*sum);
+            is_whole.then(|| serde_json::from_slice(json).ok())?
+        });
+        Self { path, gaps: gaps.unwrap_or_default(), is_saved: true }
+    }
+
+    pub(super) fn add(&mut self, gap: Gap, told: u64) {
+        append(&mut self.gaps, gap, told);
+        self.is_saved = false;
+    }
+
+    /// Forgets what the server knows: everything up to `committed`.
+    pub(super) fn release(&mut self, committed: u64) {
+        let before = self.gaps.len();
+        self.gaps.retain(|gap| gap.last > committed);
+        self.is_saved &= self.gaps.len() == before;
+    }
+
+    /// Writes them down, where anything has changed.
+    pub(super) fn save(&mut self, disk: &Disk) -> io::Result<()> {
+        if self.is_saved {
+            return Ok(());
+        }
+        let json = serde_json::to_vec(&self.gaps)?;
+        let sum = crc::sum(&[&json]).to_le_bytes();
+        disk.replace(&self.path, &[&sum[..], &json].concat())?;
+        self.is_saved = true;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use valtronics_protocol::{reading::TimeSource, value::Value};
+    use super::{super::tests::reading, *};
 
-    use super::*;
-
-    fn lose(gaps: &mut Gaps, number: u64, device: &str) {
-        let reading = Reading {
-            device: device.into(),
-            metric: "t".into(),
-            value: Value::Int(1),
-            unit: None,
-            timestamp: UnixMillis(i64::try_from(number).unwrap()),
-            time_source: TimeSource::Receive,
+    #[test]
+    fn devices_beyond_the_limit_are_counted_together() {
+        let gap = |first: u64, devices: std::ops::Range<usize>| {
+            let mut tally = Tally::default();
+            for device in devices.clone() {
+                tally.add(&Reading { device: format!("{device}").into(), ..reading(1) });
+            }
+            let last = first + devices.len() as u64 - 1;
+            tally.gap(first, last, GapReason::Evicted, UnixMillis(0))
         };
-        gaps.lose(number, &reading, GapReason::Evicted);
-    }
-
-    fn ranges(gaps: &[Gap]) -> Vec<(u64, u64)> {
-        gaps.iter().map(|gap| (gap.first, gap.last)).collect()
+        let mut gaps = Vec::new();
+        append(&mut gaps, gap(1, 0..1500), 0);
+        append(&mut gaps, gap(1501, 500..3000), 0);
+        let [joined] = &gaps[..] else { panic!("{gaps:?}") };
+        let sum: u64 = joined.devices.iter().map(|loss| loss.readings).sum();
+        assert_eq!((joined.first, joined.last, sum), (1, 4000, 4000));
+        assert_eq!(joined.devices.len(), MAX_GAP_LOSSES);
+        let unnamed: Vec<_> = joined.devices.iter().filter(|loss| loss.device.is_none()).collect();
+        assert_eq!(unnamed.len(), 1);
     }
 
     #[test]
-    fn a_gap_grows_until_it_was_seen() {
-        let mut gaps = Gaps::default();
-        for (number, device) in [(1, "a"), (2, "b"), (3, "a")] {
-            lose(&mut gaps, number, device);
-        }
-        let seen = gaps.after(0);
-        assert_eq!(ranges(&seen), [(1, 3)]);
-        let loss = |name: &str, from, to, readings| Loss {
-            device: Some(name.into()),
-            from: UnixMillis(from),
-            to: UnixMillis(to),
-            readings,
-        };
-        assert_eq!(seen[0].devices, [loss("a", 1, 3, 2), loss("b", 2, 2, 1)]);
-        lose(&mut gaps, 4, "a");
-        assert_eq!(ranges(&gaps.after(3)), [(4, 4)]);
-        gaps.release(3);
-        assert_eq!(ranges(&gaps.after(0)), [(4, 4)]);
-        assert_eq!((gaps.renumber(), ranges(&gaps.after(0))), (1, vec![(1, 1)]));
-    }
-
-    #[test]
-    fn neither_gaps_nor_devices_grow_without_end() {
-        let mut gaps = Gaps::default();
-        let losses = 3 * MAX_GAP_LOSSES as u64;
-        for number in 1..=losses {
-            lose(&mut gaps, number, &number.to_string());
-        }
-        let [gap] = &gaps.after(0)[..] else { panic!() };
-        assert_eq!(gap.devices.len(), MAX_GAP_LOSSES);
-        assert_eq!(gap.devices.iter().map(|loss| loss.readings).sum::<u64>(), losses);
-        for number in losses + 1..losses + 1000 {
-            lose(&mut gaps, number, "d");
-            gaps.after(number);
-        }
-        assert_eq!(gaps.waiting.len(), GAPS);
-        assert_eq!(gaps.waiting.back().map(|gap| gap.last), Some(losses + 999));
+    fn what_cannot_be_read_is_counted_by_its_numbers() {
+        let gap = Tally::default().gap(5, 9, GapReason::Corrupt, UnixMillis(7));
+        let at = UnixMillis(7);
+        assert_eq!(gap.devices, [Loss { device: None, from: at, to: at, readings: 5 }]);
     }
 }

@@ -3,20 +3,19 @@
 //! A connection asks through a [`Handle`]; what is new it sees in a watermark. So the queue has one
 //! owner, and neither a slow source nor a slow connection can hold the other up.
 
+mod task;
+
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::warn;
-use valtronics_protocol::time::UnixMillis;
 
 use super::{
     Chunk, Counters, Limits, Position, Queue,
-    newest::{Newest, Preview},
-    timeline::{Start, Timeline, notebook::Notebook},
+    newest::Preview,
+    timeline::{Start, notebook::Notebook},
 };
-use crate::{
-    clock,
-    source::SourceEvent,
-    tally::{Account, Ledger},
-};
+use crate::{source::SourceEvent, tally::Account};
+use task::Keeper;
 
 /// How many requests may wait: the uplink, `status` and the stopping program ask one at a time.
 const REQUESTS: usize = 8;
@@ -24,14 +23,15 @@ const REQUESTS: usize = 8;
 enum Request {
     Read(Position, Limits, oneshot::Sender<Chunk>),
     Preview(u64, oneshot::Sender<Preview>),
-    Settle(oneshot::Sender<()>),
     Start(Start, oneshot::Sender<Option<i64>>),
     Release(Option<u64>, Option<u64>),
+    Resume(Option<u64>, Option<u64>, oneshot::Sender<Option<Position>>),
     Id(oneshot::Sender<String>),
-    Renew,
+    Renew(oneshot::Sender<()>),
     Counters(oneshot::Sender<Counters>),
     Sent(u64, u64),
     Account(oneshot::Sender<Account>),
+    Settle(oneshot::Sender<()>),
 }
 
 /// How others reach the queue.
@@ -47,32 +47,21 @@ pub struct Handle {
 #[error("the queue is closed")]
 pub struct Closed;
 
-/// Makes the handle and the task, which ends with the last handle; `notebook` remembers by which
-/// clock the queue is timed.
+/// Makes the handle and the task, which ends with the last handle, when everything is durable;
+/// `sync` is how long readings may wait for that, `notebook` remembers by which clock the queue is
+/// timed.
 pub fn start(
     queue: Queue,
+    sync: Duration,
     notebook: Notebook,
     events: mpsc::Receiver<SourceEvent>,
 ) -> (Handle, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(REQUESTS);
-    let (seq, watched_seq) = watch::channel(0);
-    let (urgent, watched_urgent) = watch::channel((0, 0));
-    let keeper = Keeper {
-        ledger: Ledger::new(queue.counters(), clock::now()),
-        newest: Newest::default(),
-        timeline: notebook.read(queue.id()),
-        notebook,
-        queue,
-        events,
-        inbox,
-        seq,
-        urgent,
-    };
-    let handle = Handle { requests, seq: watched_seq, urgent: watched_urgent };
-    (handle, async move {
-        keeper.show();
-        keeper.run().await;
-    })
+    let end = queue.end();
+    let (seq, watched_seq) = watch::channel(end.seq);
+    let (urgent, watched_urgent) = watch::channel((end.event, end.device));
+    let keeper = Keeper::new(queue, sync, notebook, events, inbox, seq, urgent);
+    (Handle { requests, seq: watched_seq, urgent: watched_urgent }, keeper.run())
 }
 
 impl Handle {
@@ -109,6 +98,19 @@ impl Handle {
         self.tell(Request::Release(seq, event)).await
     }
 
+    /// Lets go of what the server has committed, and returns where a connection goes on; `None`
+    /// where a number was never given, so that the numbering must be another's.
+    ///
+    /// # Errors
+    /// When the queue is closed.
+    pub async fn resume(
+        &self,
+        seq: Option<u64>,
+        event: Option<u64>,
+    ) -> Result<Option<Position>, Closed> {
+        self.ask(|answer| Request::Resume(seq, event, answer)).await
+    }
+
     /// Returns what names the numbering.
     ///
     /// # Errors
@@ -117,12 +119,12 @@ impl Handle {
         self.ask(Request::Id).await
     }
 
-    /// Begins a new numbering under a new id.
+    /// Goes on under a new id, which is durable when this returns, unless the disk is broken.
     ///
     /// # Errors
     /// When the queue is closed.
     pub async fn renew(&self) -> Result<(), Closed> {
-        self.tell(Request::Renew).await
+        self.ask(Request::Renew).await
     }
 
     /// Returns what was counted.
@@ -157,7 +159,7 @@ impl Handle {
         self.ask(Request::Settle).await
     }
 
-    /// Returns the last numbers given.
+    /// Returns the last numbers that wait, or were committed.
     #[must_use]
     pub fn end(&self) -> Position {
         let (event, device) = *self.urgent.borrow();
@@ -196,133 +198,5 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.tell(request(answer)).await?;
         answered.await.map_err(|_| Closed)
-    }
-}
-
-struct Keeper {
-    queue: Queue,
-    ledger: Ledger,
-    newest: Newest,
-    timeline: Timeline,
-    notebook: Notebook,
-    events: mpsc::Receiver<SourceEvent>,
-    inbox: mpsc::Receiver<Request>,
-    seq: watch::Sender<u64>,
-    /// A watermark of its own: a connection that waits for its flush is not woken by each reading.
-    urgent: watch::Sender<(u64, usize)>,
-}
-
-enum Input {
-    Event(SourceEvent),
-    Request(Request),
-}
-
-impl Keeper {
-    async fn run(mut self) {
-        while let Some(input) = self.next().await {
-            match input {
-                Input::Event(event) => self.take(event),
-                Input::Request(request) => self.answer(request),
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Option<Input> {
-        tokio::select! {
-            Some(event) = self.events.recv() => Some(Input::Event(event)),
-            request = self.inbox.recv() => request.map(Input::Request),
-        }
-    }
-
-    fn show(&self) {
-        let end = self.queue.end();
-        self.seq.send_if_modified(|seq| std::mem::replace(seq, end.seq) != end.seq);
-        let urgent = (end.event, end.device);
-        self.urgent.send_if_modified(|shown| std::mem::replace(shown, urgent) != urgent);
-    }
-
-    fn take(&mut self, event: SourceEvent) {
-        match event {
-            SourceEvent::Readings { source, tally, received, readings, receipt } => {
-                self.ledger.add(source, tally);
-                self.note(received);
-                for (number, reading) in (self.queue.end().seq + 1..).zip(&readings) {
-                    self.newest.put(number, reading);
-                }
-                self.queue.append(received, readings);
-                if let Some(receipt) = receipt {
-                    // A source that has gone waits for nothing.
-                    let _ = receipt.send(());
-                }
-            }
-            SourceEvent::Status(change) => {
-                self.note(change.timestamp);
-                self.queue.append_event(change);
-            }
-            SourceEvent::Device(info) => self.queue.append_device(info),
-        }
-        self.show();
-    }
-
-    /// Holds the clock that a source has read against the one that never jumps.
-    fn note(&mut self, received: UnixMillis) {
-        let Position { seq, event, .. } = self.queue.end();
-        if self.timeline.note(received, clock::since_boot(), (seq + 1, event + 1)) {
-            self.write_timeline();
-        }
-    }
-
-    /// Rare enough not to leave the task for it, and no loss where it fails.
-    fn write_timeline(&self) {
-        if let Err(error) = self.notebook.write(self.queue.id(), &self.timeline) {
-            warn!(%error, "after a restart of the agent its clock could not be corrected");
-        }
-    }
-
-    /// Who asked may have gone in the meantime: then the answer is for nobody.
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Read(after, limits, answer) => {
-                let mut chunk = self.queue.read(after, limits);
-                self.timeline.correct(&mut chunk);
-                let _ = answer.send(chunk);
-            }
-            Request::Preview(after, answer) => {
-                let mut preview = self.newest.after(after, self.queue.end().seq);
-                self.timeline.correct_preview(&mut preview);
-                let _ = answer.send(preview);
-            }
-            Request::Start(start, answer) => {
-                self.note(clock::now());
-                self.timeline.settle(start);
-                let _ = answer.send(self.timeline.off_by());
-            }
-            Request::Release(seq, event) => self.queue.release(seq, event),
-            Request::Id(answer) => {
-                let _ = answer.send(self.queue.id().into());
-            }
-            Request::Renew => {
-                self.queue.renew();
-                self.ledger.renewed();
-                self.timeline.renumber();
-                self.write_timeline();
-                self.newest = Newest::default();
-                self.show();
-            }
-            Request::Counters(answer) => {
-                let _ = answer.send(self.queue.counters());
-            }
-            Request::Sent(first, count) => self.ledger.sent(first, count),
-            Request::Account(answer) => {
-                let account = self.ledger.account(self.queue.counters(), self.queue.oldest());
-                let _ = answer.send(account);
-            }
-            Request::Settle(answer) => {
-                while let Ok(event) = self.events.try_recv() {
-                    self.take(event);
-                }
-                let _ = answer.send(());
-            }
-        }
     }
 }

@@ -94,14 +94,6 @@ impl Timeline {
         }
     }
 
-    /// Forgets all numbers, as a new numbering begins with these; the clock of what is queued is
-    /// that of the last stretch.
-    pub fn renumber(&mut self) {
-        let last = self.stretches.pop_back();
-        self.stretches.clear();
-        self.stretches.extend(last.map(|last| Stretch { first_seq: 0, first_event: 0, ..last }));
-    }
-
     /// Corrects what was timed by the machine's own clock while that was far from true.
     pub fn correct(&self, chunk: &mut Chunk) {
         if self.start.is_none() {

@@ -1,6 +1,6 @@
 //! Messages from an MQTT broker.
 //!
-//! A message of QoS 1 is acknowledged when its readings are in the queue; one whose connection has
+//! A message of QoS 1 is acknowledged when its readings are durable in the queue; one whose connection has
 //! gone in the meantime comes again, so its acknowledgement is dropped here: the new connection
 //! may have given its number to another message.
 
@@ -263,7 +263,7 @@ impl Held {
         self.0.is_empty()
     }
 
-    /// Waits until the oldest message's readings are in the queue.
+    /// Waits until the oldest message's readings are durable in the queue.
     ///
     /// Safe to drop: the message leaves only when its receipt has come.
     async fn next(&mut self) -> Publish {

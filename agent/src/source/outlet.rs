@@ -81,7 +81,8 @@ impl Outlet {
         self.hand_on(received, readings, None).await
     }
 
-    /// Hands readings on; the returned receipt is told when they are in the queue.
+    /// Hands readings on; the returned receipt is told when they are durable in the
+    /// queue, or committed by the server.
     ///
     /// # Errors
     /// When the agent stops.

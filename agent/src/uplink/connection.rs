@@ -31,7 +31,7 @@ use super::{
 use crate::{
     clock,
     dial::{self, WebSocket},
-    queue::{Chunk, Limits, Position, frame_bytes, keeper::Handle},
+    queue::{Chunk, Limits, frame_bytes, keeper::Handle},
 };
 
 /// After how much silence of the server it is asked for a sign of life.
@@ -101,17 +101,11 @@ impl<'a> Connection<'a> {
         if let Some(time) = welcome.time {
             settle_clock(&queue, time, clock::monotonic() - asked).await?;
         }
-        let committed = Position {
-            seq: welcome.last_seq.flatten().unwrap_or(0),
-            event: welcome.last_event.flatten().unwrap_or(0),
-            device: 0,
-        };
-        let end = queue.end();
-        if committed.seq > end.seq || committed.event > end.event {
+        let (seq, event) = (welcome.last_seq.flatten(), welcome.last_event.flatten());
+        let Some(committed) = queue.resume(seq, event).await? else {
             let reason = "the server has numbers that this agent never gave";
             return Err(End::QueueTaken(reason.into()));
-        }
-        queue.release(welcome.last_seq.flatten(), welcome.last_event.flatten()).await?;
+        };
         let granted = welcome
             .window
             .map_or(DEFAULT_WINDOW, |window| usize::try_from(window).unwrap_or(usize::MAX));

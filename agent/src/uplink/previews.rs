@@ -33,11 +33,6 @@ impl Previews {
         *self = Self { passed: self.passed, ..Self::default() };
     }
 
-    /// Begins with a new numbering.
-    pub fn renumbered(&mut self) {
-        *self = Self::default();
-    }
-
     /// Returns up to which number readings are a backlog.
     #[must_use]
     pub fn passed(&self) -> u64 {

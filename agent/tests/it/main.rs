@@ -19,6 +19,7 @@ mod modbus;
 mod uplink;
 mod tls;
 mod outage;
+mod queue;
 mod live_first;
 mod status;
 mod commands;

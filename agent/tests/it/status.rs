@@ -22,7 +22,9 @@ const SOURCE: &str = "[queue]\nmax_bytes = \"256KiB\"\n\
 const LINES: &str = "t=1 fw=7\nt=1 fw=7\n\u{fffd}\nboot\nt=2\nt=3\nt=4\n";
 
 fn configure(world: &World, server: &str) {
-    world.write("lines", [LINES.as_bytes(), b"t=\xff\n"].concat());
+    // Texts fill a queue soon that packs numbers into bits.
+    let texts = ["a", "b"].map(|text| format!("note={}\n", text.repeat(200))).concat();
+    world.write("lines", [LINES.as_bytes(), texts.as_bytes(), b"t=\xff\n"].concat());
     world.configure(server, &SOURCE.replace("deadband = { }", "deadband = 0.5"));
 }
 
@@ -32,7 +34,7 @@ async fn ask(world: &World) -> Json {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn number(json: &Json, name: &str) -> u64 {
+pub(crate) fn number(json: &Json, name: &str) -> u64 {
     json[name].as_u64().unwrap_or_else(|| panic!("{name} of {json}"))
 }
 
@@ -56,7 +58,7 @@ fn as_u64(json: &Json) -> u64 {
 }
 
 /// Asks until a fact is true of the totals; every answer on the way has to balance.
-async fn until(world: &World, what: &str, fact: impl Fn(&Json) -> bool) -> Json {
+pub(crate) async fn until(world: &World, what: &str, fact: impl Fn(&Json) -> bool) -> Json {
     let asking = async {
         let mut again = interval(Duration::from_millis(20));
         loop {
@@ -70,7 +72,7 @@ async fn until(world: &World, what: &str, fact: impl Fn(&Json) -> bool) -> Json 
     within(what, asking).await
 }
 
-/// Acknowledges what comes until it is to stop.
+/// Acknowledges what comes until it is to stop, but for the last.
 async fn serve(mut session: Session, readings: usize) -> (Session, u64) {
     let mut last = 0;
     for _ in 0..readings {
@@ -79,6 +81,7 @@ async fn serve(mut session: Session, readings: usize) -> (Session, u64) {
         }
         session.ack(last).await;
     }
+    session.numbered(1).await;
     (session, last)
 }
 

@@ -36,7 +36,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use tell::{draft, orphaned};
+use tell::{draft, ended, orphaned};
 pub use watch::Saved;
 use watch::{Open, Watch};
 
@@ -51,6 +51,8 @@ pub struct RuleIndex(usize);
 #[derive(Debug, Default)]
 pub struct Alerts {
     rules: Vec<Rule>,
+    /// Where the rules on each metric stand; under "" those on the status of devices.
+    by_metric: HashMap<Arc<str>, Vec<RuleIndex>>,
     watches: HashMap<(RuleIndex, DeviceId), Watch, RandomState>,
     /// When something happens by itself: one entry at most for each watch.
     schedule: BTreeSet<(UnixMillis, RuleIndex, DeviceId)>,
@@ -108,6 +110,12 @@ impl Alerts {
         &self.rules
     }
 
+    /// Tells whether anything has to be saved with the next commit.
+    #[must_use]
+    pub fn has_unsaved(&self) -> bool {
+        !self.unsaved.is_empty()
+    }
+
     /// Takes out what has to be saved with the next commit.
     pub fn take_unsaved(&mut self) -> BTreeMap<WatchKey, Option<Saved>> {
         std::mem::take(&mut self.unsaved)
@@ -117,6 +125,11 @@ impl Alerts {
     /// end; what stayed as it was goes on.
     pub fn set_rules(&mut self, rules: Vec<Rule>, now: UnixMillis, out: &mut Vec<AlertDraft>) {
         let before = std::mem::replace(&mut self.rules, rules);
+        self.by_metric.clear();
+        for (place, rule) in self.rules.iter().enumerate() {
+            let places = self.by_metric.entry(Arc::clone(&rule.metric)).or_default();
+            places.push(RuleIndex(place));
+        }
         let place = |name: &str| self.rules.iter().position(|rule| *rule.name == *name);
         let places: Vec<Option<usize>> = before.iter().map(|rule| place(&rule.name)).collect();
         let watches = std::mem::take(&mut self.watches);
@@ -136,12 +149,8 @@ impl Alerts {
             if watch.is_saved() {
                 self.unsaved.insert((Arc::clone(&old.name), device), None);
             }
-            if let Some(open) = watch.unresolved() {
-                let gone = if new.is_some() { "changed" } else { "deleted" };
-                let message = format!("Rule {} was {gone}", old.name).into();
-                let open = Open { status: AlertStatus::Resolved, at: now, ..open };
-                out.push(AlertDraft { message, ..draft(old, device, open, &watch) });
-            }
+            let gone = if new.is_some() { "changed" } else { "deleted" };
+            out.extend(ended(old, gone, device, &watch, now));
         }
         // The order of a map means nothing.
         if let Some(ended) = out.get_mut(first..) {
@@ -183,21 +192,38 @@ impl Alerts {
         }
     }
 
+    /// Ends what was restored of devices that are not their rules' any more: the rules changed while
+    /// the server was stopped.
+    pub fn end_uncovered(
+        &mut self,
+        covers: impl Fn(&Rule, DeviceId) -> bool,
+        now: UnixMillis,
+        out: &mut Vec<AlertDraft>,
+    ) {
+        for ((index, device), watch) in std::mem::take(&mut self.watches) {
+            let Some(rule) = self.rules.get(index.0) else { continue };
+            if covers(rule, device) {
+                self.watches.insert((index, device), watch);
+                continue;
+            }
+            watch.scheduled.map(|at| self.schedule.remove(&(at, index, device)));
+            self.unsaved.insert((Arc::clone(&rule.name), device), None);
+            out.extend(ended(rule, "changed", device, &watch, now));
+        }
+    }
+
     /// Finds the rules that watch a metric of a device.
     #[must_use]
     pub fn rules_for(&self, name: &str, key: &str, metric: &str) -> Vec<RuleIndex> {
-        self.find(|rule| *rule.metric == *metric && rule.device.covers(name, key))
+        let covers =
+            |index: &&RuleIndex| self.rules.get(index.0).is_some_and(|rule| rule.covers(name, key));
+        self.by_metric.get(metric).into_iter().flatten().filter(covers).copied().collect()
     }
 
     /// Finds the rules that watch the status of a device.
     #[must_use]
     pub fn rules_for_status(&self, name: &str, key: &str) -> Vec<RuleIndex> {
-        self.find(|rule| matches!(rule.kind, Kind::Status(_)) && rule.device.covers(name, key))
-    }
-
-    fn find(&self, watches: impl Fn(&Rule) -> bool) -> Vec<RuleIndex> {
-        let rules = self.rules.iter().enumerate();
-        rules.filter(|(_, rule)| watches(rule)).map(|(place, _)| RuleIndex(place)).collect()
+        self.rules_for(name, key, "")
     }
 
     /// Begins to watch a metric, of which the last value may be known: from now on it may be missing.

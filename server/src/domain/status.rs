@@ -5,7 +5,8 @@
 //! shows.
 //!
 //! Decided here:
-//! - A live reading ends a reported `offline`, but not a `warning`: that ends when `online` is
+//! - A live reading ends a reported `offline`, and the absence of the gateway that the device was
+//!   behind, but not a `warning`: that ends when `online` is
 //!   reported, for a device that sends may well have a low battery.
 //! - Silence is not counted while the gateway is away, since nothing could be heard; when it is
 //!   back, it counts from then for a device that was not silent before.
@@ -117,6 +118,8 @@ impl Health {
 
     /// Notes a live reading.
     pub fn heard(&mut self, now: UnixMillis) {
+        // Its gateway is not there? Then it came another way: it has moved, or writes itself.
+        self.gateway_back(now);
         self.rhythm.heard(now);
         self.sign_of_life(now);
         self.reported.take_if(|(status, _)| *status != Status::Warning);

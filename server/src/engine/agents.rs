@@ -24,6 +24,8 @@ pub struct AgentCame {
     pub version: Option<String>,
     /// The numbering that it uses, if it has one.
     pub queue: Option<Arc<str>>,
+    /// How far its clock is ahead of ours, in ms; `None` where it does not say its time.
+    pub clock_offset_ms: Option<i64>,
     /// Where it comes from.
     pub address: IpAddr,
     /// Where the answer goes.
@@ -90,7 +92,7 @@ impl Agents {
 
     /// Takes in an agent, and tells which it is.
     pub(super) fn came(&mut self, came: AgentCame, now: UnixMillis) {
-        let AgentCame { key, version, queue, address, answer } = came;
+        let AgentCame { key, version, queue, clock_offset_ms, address, answer } = came;
         let id = match self.ids.get(&key) {
             Some(id) => *id,
             None => {
@@ -107,7 +109,7 @@ impl Agents {
                 queue: None,
                 address,
                 last_seen: now,
-                clock_offset_ms: None,
+                clock_offset_ms,
                 tally: Tally::default(),
                 reported: None,
             },
@@ -115,8 +117,9 @@ impl Agents {
             connections: 0,
         });
         known.connections += 1;
-        known.record =
-            AgentRecord { version, queue, address, last_seen: now, ..known.record.clone() };
+        let record = &mut known.record;
+        (record.version, record.queue, record.address) = (version, queue, address);
+        (record.last_seen, record.clock_offset_ms) = (now, clock_offset_ms);
         self.changed.insert(id, true);
         // Whoever asked may have gone: then its end comes, too.
         let _ = answer.send(id);
@@ -222,7 +225,8 @@ mod tests {
         let (sub, name) = ("site".into(), name.to_string().into());
         let key = AgentKey { sub, kind: AgentKind::Gateway, name };
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let came = AgentCame { key, version: None, queue: None, address, answer };
+        let (version, queue, clock_offset_ms) = (None, None, None);
+        let came = AgentCame { key, version, queue, clock_offset_ms, address, answer };
         agents.came(came, UnixMillis(at));
         answered.try_recv().unwrap()
     }

@@ -46,12 +46,15 @@ impl Engine {
             self.alerts.change(&key, change, now, &mut drafts);
             self.draft(drafts);
         }
-        self.pending_tickets.push((Some(ticket), None));
+        self.wait(Some(ticket), None);
     }
 
     /// Has the next commit hold what came of alerts.
     pub(super) fn draft(&mut self, drafts: Vec<AlertDraft>) {
-        draft(&mut self.alerts, &mut self.pending, drafts);
+        // Each update comes by here, and nearly none has anything.
+        if !drafts.is_empty() || self.alerts.has_unsaved() {
+            draft(&mut self.alerts, &mut self.pending, drafts);
+        }
     }
 
     /// Announces the status of a device if it has changed, and what follows from that; then its

@@ -1,57 +1,17 @@
-//! What changes the state: readings, status reports, names, rules, and time.
+//! What changes the state: readings, status reports, names, and time.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{ops::Range, time::Instant};
 
-use tokio::sync::oneshot;
 use valtronics_protocol::time::UnixMillis;
 
 use super::{Engine, TICK, gateways};
 use crate::{
-    commit::{RegistryChange, Row, RuleChange},
-    domain::rule::Rule,
+    commit::{RegistryChange, Row},
     hub::projection::Change,
-    ingest::{Batch, Item, StatusReport, Ticket},
+    ingest::{Batch, Item, StatusReport},
     state::LastValue,
     used_key::KeyState,
 };
-
-/// The alert rules by where they come from; a name stands once.
-#[derive(Debug, Default)]
-pub struct Rules {
-    /// Of files: read-only over HTTP.
-    pub files: Vec<Rule>,
-    /// Edited over HTTP.
-    pub stored: Vec<Rule>,
-}
-
-/// A change of the alert rules.
-pub enum RuleEdit {
-    /// The rules of files were read again.
-    Files(Vec<Rule>),
-    /// A rule was written over HTTP; the ticket is told when that is durable.
-    Put(Rule, Ticket, oneshot::Sender<Result<(), ReadOnly>>),
-    /// A rule was deleted over HTTP: whether there was one; the same.
-    Delete(Arc<str>, Ticket, oneshot::Sender<Result<bool, ReadOnly>>),
-}
-
-/// A rule of a file cannot be edited over HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the rule stands in a file of the server: edit it there")]
-pub struct ReadOnly;
-
-impl Rules {
-    /// Returns the rules that count: a file's before one of the same name that was stored.
-    #[must_use]
-    pub fn all(&self) -> Vec<Rule> {
-        let of_file = |rule: &&Rule| self.files.iter().any(|file| file.name == rule.name);
-        let stored = self.stored.iter().filter(|rule| !of_file(rule));
-        self.files.iter().chain(stored).cloned().collect()
-    }
-
-    fn in_file(&self, name: &str) -> Result<(), ReadOnly> {
-        if self.files.iter().any(|rule| *rule.name == *name) { Err(ReadOnly) } else { Ok(()) }
-    }
-}
 
 /// What the sender says of readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +39,7 @@ impl Engine {
         match once.map_or(KeyState::New, |once| self.keys.use_up(*once)) {
             KeyState::New => {}
             // The first one is in this commit or in one before.
-            KeyState::Repeated => return self.pending_tickets.push((ticket, permit)),
+            KeyState::Repeated => return self.wait(ticket, permit),
             KeyState::OtherBody | KeyState::Full => return,
         }
         self.pending.received_at = received_at;
@@ -122,7 +82,7 @@ impl Engine {
         if let Some(id) = agent {
             self.agents.count(id, &tally, reported, received_at);
         }
-        self.pending_tickets.push((ticket, permit));
+        self.wait(ticket, permit);
     }
 
     /// Looks at what the next updates are about. It lies all over memory, and so the processor fetches
@@ -240,17 +200,7 @@ impl Engine {
 
     /// Looks for what happens by itself as time goes by.
     pub(super) fn look_around(&mut self, now: UnixMillis) {
-        let state = &self.state;
-        let gone = self.gateways.newly_gone(
-            |(sub, name)| {
-                let key = format!("{sub}/{name}");
-                let device = state.devices().iter().find(|device| *device.key == *key);
-                let configured = device.and_then(|device| device.health.offline_after());
-                configured.unwrap_or(gateways::OFFLINE_AFTER)
-            },
-            now,
-        );
-        for (sub, name) in gone {
+        for (sub, name) in self.gateways.newly_gone(self.state.devices(), now) {
             let reason = format!("Gateway {name} offline");
             self.each_of_gateway(&(sub, name), now, |device| {
                 device.health.gateway_lost(&reason, now);
@@ -299,42 +249,6 @@ impl Engine {
             self.schedule.look_by(id, now);
             self.announce(id, now);
         }
-    }
-
-    /// Changes the alert rules.
-    pub(super) fn edit_rules(&mut self, edit: RuleEdit, now: UnixMillis) {
-        let stored = |name: &Arc<str>, json| RuleChange { name: Arc::clone(name), json };
-        match edit {
-            RuleEdit::Files(files) => self.rules.files = files,
-            RuleEdit::Put(rule, ticket, answer) => {
-                if let Err(read_only) = self.rules.in_file(&rule.name) {
-                    let _ = answer.send(Err(read_only));
-                    return;
-                }
-                let json = serde_json::to_string(&rule).expect("a rule has text keys only");
-                self.pending.rules.push(stored(&rule.name, Some(json.into())));
-                self.rules.stored.retain(|known| known.name != rule.name);
-                self.rules.stored.push(rule);
-                self.pending_tickets.push((Some(ticket), None));
-                let _ = answer.send(Ok(()));
-            }
-            RuleEdit::Delete(name, ticket, answer) => {
-                let known = self.rules.stored.iter().any(|rule| rule.name == name);
-                let deleted = self.rules.in_file(&name).map(|()| known);
-                if deleted == Ok(true) {
-                    self.pending.rules.push(stored(&name, None));
-                    self.rules.stored.retain(|rule| rule.name != name);
-                }
-                self.pending_tickets.push((Some(ticket), None));
-                let _ = answer.send(deleted);
-            }
-        }
-        let mut drafts = Vec::new();
-        self.alerts.set_rules(self.rules.all(), now, &mut drafts);
-        for device in self.state.devices_mut() {
-            device.watch(&mut self.alerts, now, &mut drafts);
-        }
-        self.draft(drafts);
     }
 }
 

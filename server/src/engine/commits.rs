@@ -2,8 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::Engine;
-use crate::commit::{Commit, Committed};
+use crate::{
+    commit::{Commit, Committed},
+    ingest::Ticket,
+};
 
 /// How long a commit may gather under load while somebody waits for it: at this rate the store costs
 /// little.
@@ -14,10 +19,16 @@ const COMMIT_UNHURRIED: Duration = Duration::from_millis(100);
 const COMMIT_READINGS: usize = 16_384;
 
 impl Engine {
+    /// Has the next commit tell, and free, what waits for it.
+    pub(super) fn wait(&mut self, ticket: Option<Ticket>, permit: Option<OwnedSemaphorePermit>) {
+        self.is_awaited |= ticket.is_some();
+        self.pending_tickets.push((ticket, permit));
+    }
+
     /// Returns when what is gathered is to be committed.
     pub(super) fn commit_at(&self) -> Instant {
-        let awaited = self.pending_tickets.iter().any(|(ticket, _)| ticket.is_some());
-        let urgent = awaited || !self.pending.events.is_empty() || !self.pending.rules.is_empty();
+        let urgent =
+            self.is_awaited || !self.pending.events.is_empty() || !self.pending.rules.is_empty();
         match () {
             () if self.pending.readings.len() >= COMMIT_READINGS => self.committed_at,
             () if urgent => self.committed_at + COMMIT_EVERY,
@@ -47,6 +58,7 @@ impl Engine {
         // and then the process ends.
         if self.store.try_send(commit).is_ok() {
             self.committing = Some(std::mem::take(&mut self.pending_tickets));
+            self.is_awaited = false;
             self.committed_at = instant;
         }
     }

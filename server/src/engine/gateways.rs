@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use valtronics_protocol::time::UnixMillis;
 
 use super::TooManyNames;
-use crate::{domain::status::COME_BACK, state::Device};
+use crate::{commit::RegisteredDevice, domain::status::COME_BACK, state::Device};
 
 /// After how much silence a gateway counts as offline, where nothing else is said.
 pub(super) const OFFLINE_AFTER: Duration = Duration::from_secs(45);
@@ -37,6 +37,12 @@ struct Gateway {
     gone_at: UnixMillis,
     /// Before this, its absence means nothing: the server has just started.
     patient_until: UnixMillis,
+}
+
+impl Gateway {
+    fn is_away(&self, now: UnixMillis) -> bool {
+        self.connections == 0 && self.patient_until <= now
+    }
 }
 
 impl Gateways {
@@ -90,16 +96,23 @@ impl Gateways {
         (gateway.connections == 0).then_some(key)
     }
 
-    /// Takes out the gateways that count as offline from now on.
-    pub(super) fn newly_gone(
-        &mut self,
-        offline_after: impl Fn(&GatewayKey) -> Duration,
-        now: UnixMillis,
-    ) -> Vec<GatewayKey> {
+    /// Takes out the gateways that count as offline from now on; what is declared of a gateway is
+    /// declared of its own device.
+    pub(super) fn newly_gone(&mut self, devices: &[Device], now: UnixMillis) -> Vec<GatewayKey> {
+        if !self.0.values().any(|gateway| gateway.is_away(now)) {
+            return Vec::new();
+        }
+        // Once over all devices: when a site is cut off, many gateways are away at once.
+        let declared = devices.iter().filter_map(|device| {
+            let RegisteredDevice { sub, name, .. } = &device.registered;
+            let offline_after = device.health.offline_after()?;
+            Some(((Arc::clone(sub), Arc::clone(name)), offline_after))
+        });
+        let declared: HashMap<GatewayKey, Duration> =
+            declared.filter(|(key, _)| self.0.contains_key(key)).collect();
         let gone = self.0.extract_if(|key, gateway| {
-            gateway.connections == 0
-                && gateway.patient_until <= now
-                && now.since(gateway.gone_at) >= offline_after(key)
+            let offline_after = declared.get(key).copied().unwrap_or(OFFLINE_AFTER);
+            gateway.is_away(now) && now.since(gateway.gone_at) >= offline_after
         });
         gone.map(|(key, _)| key).collect()
     }
@@ -122,11 +135,11 @@ mod tests {
         assert!(admitted(&mut gateways, "one", now) && admitted(&mut gateways, "one", now));
         assert!(gateways.set("site".into(), "one".into(), true, now).is_some());
         let later = now.plus(OFFLINE_AFTER);
-        assert!(gateways.newly_gone(|_| OFFLINE_AFTER, later).is_empty());
+        assert!(gateways.newly_gone(&[], later).is_empty());
         assert!(!admitted(&mut gateways, "two", later));
         gateways.set("site".into(), "one".into(), false, later);
         assert!(!admitted(&mut gateways, "two", later));
-        let gone = gateways.newly_gone(|_| OFFLINE_AFTER, later.plus(OFFLINE_AFTER));
+        let gone = gateways.newly_gone(&[], later.plus(OFFLINE_AFTER));
         assert_eq!(gone, [("site".into(), "one".into())]);
         assert!(admitted(&mut gateways, "two", later));
     }

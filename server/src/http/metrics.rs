@@ -34,11 +34,11 @@ pub(super) async fn text(
     if !api.metrics_open && (forwarded || !peer.0.is_loopback()) {
         user?.need(Scope::SystemRead)?;
     }
-    let text = render(&api.gate.monitor, api.store.commits());
+    let text = render(&api.gate.monitor, api.store.commits(), api.store.damaged());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
-fn render(monitor: &Monitor, commits: u64) -> String {
+fn render(monitor: &Monitor, commits: u64, damaged: u64) -> String {
     let sums = monitor.sums();
     let (handshakes, auths) = monitor.refusals.counts();
     let mut text = Text::default();
@@ -73,6 +73,8 @@ fn render(monitor: &Monitor, commits: u64) -> String {
     let over_http = monitor.replaced_over_http.load(Ordering::Relaxed);
     text.sample(name, &[("endpoint", "http")], over_http);
     text.single("commits_total", "counter", "Commits that have succeeded.", commits);
+    let help = "How often stored readings could not be read, because they are damaged.";
+    text.single("store_damaged_total", "counter", help, damaged);
     let help = "From a frame's arrival to its readings' way into a subscriber's socket.";
     text.histogram("delivery_latency_seconds", help, &subscribers.figures.latency);
     text.family("build_info", "gauge", "The version of the server.");

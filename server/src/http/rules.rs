@@ -17,7 +17,7 @@ use super::{Api, auth::Authenticated, durable::Durable, error::ApiError, extract
 use crate::{
     auth::Scope,
     domain::rule::Rule,
-    engine::{EngineGone, Input, ReadOnly, RuleEdit},
+    engine::{EngineGone, Input, NotEdited, RuleEdit},
 };
 
 #[derive(Serialize)]
@@ -58,7 +58,7 @@ pub(super) async fn put(
         .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
     let ((ticket, durable), (answer, answered)) = (Durable::ticket(), oneshot::channel());
     api.engine.send(Input::Rules(RuleEdit::Put(rule.clone(), ticket, answer))).await?;
-    answered.await.map_err(|_| EngineGone)?.map_err(conflict)?;
+    answered.await.map_err(|_| EngineGone)?.map_err(not_edited)?;
     durable.wait().await?;
     Ok(Json(rule))
 }
@@ -72,7 +72,7 @@ pub(super) async fn delete(
     let ((ticket, durable), (answer, answered)) = (Durable::ticket(), oneshot::channel());
     let name: Arc<str> = name.into();
     api.engine.send(Input::Rules(RuleEdit::Delete(name, ticket, answer))).await?;
-    let known = answered.await.map_err(|_| EngineGone)?.map_err(conflict)?;
+    let known = answered.await.map_err(|_| EngineGone)?.map_err(not_edited)?;
     durable.wait().await?;
     match known {
         true => Ok(StatusCode::NO_CONTENT),
@@ -88,6 +88,10 @@ fn may_edit(user: &Authenticated) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, why))
 }
 
-fn conflict(read_only: ReadOnly) -> ApiError {
-    ApiError::new(StatusCode::CONFLICT, read_only.to_string())
+fn not_edited(why: NotEdited) -> ApiError {
+    let status = match why {
+        NotEdited::ReadOnly => StatusCode::CONFLICT,
+        NotEdited::TooMany => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    ApiError::new(status, why.to_string())
 }

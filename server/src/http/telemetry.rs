@@ -6,18 +6,19 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
 };
-use tokio::sync::{oneshot, watch};
-use valtronics_protocol::uplink::Ack;
+use tokio::sync::oneshot;
 
-use super::{Api, auth::Authenticated, error::ApiError, extract::Read, idempotency};
+use super::{
+    Api, auth::Authenticated, durable::Durable, error::ApiError, extract::Read, idempotency,
+};
 use crate::{
     auth::Scope,
     clock,
     engine::{EngineGone, Input},
     ingest::{
-        Batch, Ticket, json,
+        Batch, json,
         names::Names,
-        resolve::{merge, take, unknown},
+        resolve::{merge, take_learned, unknown},
     },
     store_task::{RegisterError, Registrant},
     used_key::Once,
@@ -64,8 +65,7 @@ pub(super) async fn post(
             return Err(ApiError::new(status, unavailable.to_string()).retry_after(5));
         }
     }
-    let (progress, mut durable) = watch::channel(Ack::default());
-    let reached = Ack { seq: Some(1), event: None };
+    let (ticket, durable) = Durable::ticket();
     let (once, state) = match key {
         Some(wanted) => {
             let (answer, state) = oneshot::channel();
@@ -77,12 +77,12 @@ pub(super) async fn post(
         received_at,
         once,
         arrived_at: Some(clock::instant()),
-        ticket: Some(Ticket { progress: Arc::new(progress), reached, queue: None }),
+        ticket: Some(ticket),
         ..Batch::default()
     };
     for content in contents() {
         // All of a body's names are remembered together, so none can be missing.
-        let known = take(&names, content, &parsed.readings, &mut batch);
+        let known = take_learned(&names, content, &parsed.readings, &mut batch);
         debug_assert!(known.is_some());
     }
     api.gate.monitor.replaced_over_http.fetch_add(batch.replaced, Ordering::Relaxed);
@@ -93,7 +93,7 @@ pub(super) async fn post(
     if let Some(state) = state {
         idempotency::may_go_on(state.await.map_err(|_| EngineGone)?)?;
     }
-    durable.wait_for(|ack| *ack == reached).await.map_err(|_| EngineGone)?;
+    durable.wait().await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -16,7 +16,7 @@ use valtronics_protocol::{
     filter::{self, Channel},
     format::Format,
     request::Subscribe,
-    uplink::{SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
+    uplink::{MAX_FRAME_BYTES, SUBPROTOCOL_AGENT, SUBPROTOCOL_JSON},
 };
 
 use super::{Api, Peer, auth::bearer, cors::check_origin, error::ApiError, extract::Read};
@@ -25,8 +25,8 @@ use crate::{
     limits::Refused,
     monitor::Role,
     outbox::Outbox,
-    session::{Entry, Opened, Session},
-    socket::{Socket, SocketConfig, accept_key},
+    session::{Entry, MAX_UNAUTHENTICATED_BYTES, Opened, Session},
+    socket::{Socket, accept_key},
     stream::Stream,
     uplink::{Dialect, Uplink},
 };
@@ -164,12 +164,11 @@ fn subscriber(
     let (api, id) = (api.clone(), api.new_session());
     let serve = {
         let api = api.clone();
-        move |stream, already_read, entry| async move {
+        move |stream, already_read: Vec<u8>, entry| async move {
             let outbox = Arc::new(Outbox::new(format));
             let role = Role::Subscriber(Arc::clone(&outbox));
             let watched = api.gate.monitor.register(id, peer.0, role);
-            let config = SocketConfig::SUBSCRIBER;
-            let socket = Socket::new(stream, already_read, config, watched).await;
+            let socket = Socket::new(stream, &already_read, MAX_UNAUTHENTICATED_BYTES, watched);
             let opened = Opened { id, entry, socket, outbox, address: peer.0, endpoint, token };
             let session = Session::new(opened, Arc::clone(&api.gate), api.engine.commands());
             // A task keeps the size of its largest state: the session gets one of its own.
@@ -203,10 +202,9 @@ pub(super) async fn uplink(
     let (api, id) = (api.clone(), api.new_session());
     let serve = {
         let api = api.clone();
-        move |stream, already_read, entry| async move {
+        move |stream, already_read: Vec<u8>, entry| async move {
             let watched = api.gate.monitor.register(id, peer.0, Role::Uplink);
-            let config = SocketConfig::UPLINK;
-            let socket = Socket::new(stream, already_read, config, watched).await;
+            let socket = Socket::new(stream, &already_read, MAX_FRAME_BYTES, watched);
             let uplink = Uplink::new(socket, entry, peer.0, dialect, Arc::clone(&api.uplinks));
             api.connections.spawn(uplink.run(token));
         }

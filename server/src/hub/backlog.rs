@@ -25,11 +25,7 @@ use super::{
     subscription::Key,
     walk::Walks,
 };
-use crate::{
-    commit::MetricIndex,
-    outbox::{TelemetryFrame, URGENT_BYTES},
-    state::State,
-};
+use crate::{commit::MetricIndex, message::TelemetryFrame, outbox::URGENT_BYTES, state::State};
 
 /// How often a connection is told at most that it lags (WebSocket API, section 5).
 const LAG_EVERY: Duration = Duration::from_secs(1);

@@ -11,8 +11,8 @@ use valtronics_protocol::id::DeviceId;
 
 use super::{SessionId, projection::ProjectionId};
 use crate::{
-    message::Packing,
-    outbox::{Outbox, Pushed, TelemetryFrame},
+    message::{Packing, TelemetryFrame},
+    outbox::{Outbox, Pushed},
 };
 
 /// Somebody who gets something.
@@ -28,15 +28,20 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Tells whether the session gets a device's telemetry by a key of its own instead.
+    pub(super) fn has_own(&self, device: DeviceId) -> bool {
+        self.own.as_ref().is_some_and(|own| own.binary_search(&device).is_ok())
+    }
+
     /// Adds readings to what waits for the session, as [`Outbox::push_telemetry`] does.
-    pub(super) fn push(
+    pub(super) fn push<'a>(
         &self,
-        frame: &Arc<TelemetryFrame>,
+        frames: impl Iterator<Item = &'a Arc<TelemetryFrame>>,
         limit_bytes: usize,
         now: Instant,
         coalesce: Duration,
     ) -> Pushed {
-        self.outbox.push_telemetry(frame, self.packing, limit_bytes, now, coalesce)
+        self.outbox.push_telemetry(frames, self.packing, limit_bytes, now, coalesce)
     }
 }
 
@@ -93,9 +98,17 @@ impl Index {
 
     /// Lists those who get the telemetry of a device.
     pub(super) fn of(&self, device: DeviceId) -> impl Iterator<Item = &Target> {
-        let of_all = self.all.iter().filter(move |target| {
-            target.own.as_ref().is_none_or(|own| own.binary_search(&device).is_err())
-        });
-        of_all.chain(self.by_device.get(&device).into_iter().flatten())
+        let of_all = self.all.iter().filter(move |target| !target.has_own(device));
+        of_all.chain(self.of_one(device))
+    }
+
+    /// Lists those who stand under "all devices".
+    pub(super) fn of_all(&self) -> &[Target] {
+        &self.all
+    }
+
+    /// Lists those who stand under a device.
+    pub(super) fn of_one(&self, device: DeviceId) -> &[Target] {
+        self.by_device.get(&device).map(Vec::as_slice).unwrap_or_default()
     }
 }

@@ -10,7 +10,11 @@ use valtronics_protocol::{
     value::Value,
 };
 
-use crate::{commit::MetricIndex, message::to_message, outbox::TelemetryFrame, state::Device};
+use crate::{
+    commit::MetricIndex,
+    message::{TelemetryFrame, to_message},
+    state::Device,
+};
 
 /// The most bytes of one message: Python's client takes 1 MiB by default (WebSocket API, section 5).
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
@@ -139,6 +143,12 @@ impl<'a> Encoded<'a> {
         Self { projections, device, changes, mark, known: Vec::new() }
     }
 
+    /// Returns all that was encoded.
+    pub(super) fn into_frames(self) -> impl Iterator<Item = (ProjectionId, Arc<TelemetryFrame>)> {
+        let with_id = |(id, frames): (_, Vec<_>)| frames.into_iter().map(move |frame| (id, frame));
+        self.known.into_iter().flat_map(with_id)
+    }
+
     /// Returns what a projection shows of them.
     pub(super) fn frames(&mut self, id: ProjectionId) -> &[Arc<TelemetryFrame>] {
         let at = self.known.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
@@ -182,8 +192,8 @@ fn encode_split<'a>(
         snapshot: mark == Mark::Snapshot,
         historical: mark == Mark::Historical,
     });
-    let message = to_message(&update, format);
-    if message.len() > MAX_MESSAGE_BYTES && changes.len() > 1 {
+    let message = to_message(&update, format).of(Channel::Telemetry);
+    if message.size() > MAX_MESSAGE_BYTES && changes.len() > 1 {
         let (first, rest) = changes.split_at(changes.len() / 2);
         encode_split(device, first, mark, format, frames);
         encode_split(device, rest, mark, format, frames);

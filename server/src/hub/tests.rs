@@ -29,6 +29,7 @@ mod events;
 mod keys;
 mod overlap;
 mod telemetry;
+mod turn;
 
 /// How many events are at hand in these tests.
 const AT_HAND: usize = 8;
@@ -193,8 +194,7 @@ impl World {
             let now = self.instant();
             self.hub.drained(SessionId(session), &self.state, now);
         }
-        let parse =
-            |taken: &Outgoing| serde_json::from_str(taken.message.to_text().unwrap()).unwrap();
+        let parse = |taken: &Outgoing| serde_json::from_slice(taken.message().payload()).unwrap();
         messages.iter().map(parse).collect()
     }
 

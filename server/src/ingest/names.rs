@@ -11,7 +11,7 @@ use crate::{
     store_task::{Named, RegisterError, Registrant, StoreHandle, Wanted},
 };
 
-/// The most names that are remembered: beyond, the cache starts anew.
+/// How many names are remembered, and those of a frame more: then the cache starts anew.
 const MAX_NAMES: usize = 100_000;
 
 /// What a connection knows of the names under its subject.
@@ -42,6 +42,13 @@ impl Names {
     pub fn regrant(&mut self, devices: DeviceGrant) {
         self.registrant.devices = devices;
         self.forget();
+    }
+
+    /// Makes room before a frame: what is learned while it is taken in stays until its end.
+    pub fn make_room(&mut self) {
+        if self.size >= MAX_NAMES {
+            self.forget();
+        }
     }
 
     fn forget(&mut self) {
@@ -102,9 +109,6 @@ impl Names {
         id: DeviceId,
         metrics: impl Iterator<Item = ((String, Option<String>), MetricIndex)>,
     ) {
-        if self.size >= MAX_NAMES {
-            self.forget();
-        }
         let known = self.devices.entry(device.into()).or_insert_with(|| {
             self.size += 1;
             KnownDevice { id, metrics: HashMap::default() }

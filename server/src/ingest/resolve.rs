@@ -5,12 +5,16 @@ use std::collections::HashMap;
 use super::{
     Batch, Item, StatusReport,
     json::{Content, Reading},
-    names::Names,
+    names::{KnownDevice, Names},
     push_row,
 };
-use crate::{commit::Row, store_task::Wanted};
+use crate::{
+    commit::{MetricIndex, Row},
+    store_task::Wanted,
+};
 
-/// Adds a message to a batch; `None`, and nothing is added, when a name of it is not known.
+/// Adds a message to a batch; `None`, and nothing is added, when a name of it is not known, or a
+/// metric's unit is spelled as it was not before.
 #[must_use]
 pub fn take(
     names: &Names,
@@ -18,13 +22,39 @@ pub fn take(
     readings: &[Reading<'_>],
     batch: &mut Batch,
 ) -> Option<()> {
+    let find = |known: &KnownDevice, reading: &Reading<'_>| {
+        known.metric(&reading.metric, reading.unit.as_deref())
+    };
+    add(names, content, readings, batch, find)
+}
+
+/// Adds a message whose names have just been learned. Where it spells the unit of a metric in two
+/// ways, only the last of them is known by now, and both count.
+#[must_use]
+pub fn take_learned(
+    names: &Names,
+    content: &Content<'_>,
+    readings: &[Reading<'_>],
+    batch: &mut Batch,
+) -> Option<()> {
+    let find = |known: &KnownDevice, reading: &Reading<'_>| known.metric(&reading.metric, None);
+    add(names, content, readings, batch, find)
+}
+
+fn add(
+    names: &Names,
+    content: &Content<'_>,
+    readings: &[Reading<'_>],
+    batch: &mut Batch,
+    find: impl Fn(&KnownDevice, &Reading<'_>) -> Option<MetricIndex>,
+) -> Option<()> {
     match content {
         Content::Auth { .. } => {}
         Content::Readings { device, readings: range, historical } => {
             let known = names.device(device)?;
             let (items, begin, replaced) = (batch.items.len(), batch.rows.len(), batch.replaced);
             for reading in readings.get(range.clone()).unwrap_or_default() {
-                let Some(metric) = known.metric(&reading.metric, reading.unit.as_deref()) else {
+                let Some(metric) = find(known, reading) else {
                     batch.items.truncate(items);
                     batch.rows.truncate(begin);
                     batch.replaced = replaced;

@@ -16,7 +16,7 @@ use crate::{
     clock,
     hub::SessionId,
     outbox::{Depth, Outbox},
-    socket::Message,
+    socket::{Incoming, Message, Opcode},
 };
 
 /// Where the lines of connections go whose log level is raised; its own level is always on.
@@ -128,34 +128,36 @@ impl Connection {
     }
 
     /// Counts a message from the client.
-    pub fn received(&self, message: &Message) {
-        if matches!(message, Message::Text(_) | Message::Binary(_)) {
-            self.figures.received.add(message.len());
+    pub fn received(&self, message: &Incoming) {
+        let (opcode, payload) = (message.opcode(), message.payload());
+        if opcode.is_data() {
+            self.figures.received.add(payload.len());
         }
-        self.passed("received", message);
+        self.passed("received", opcode, payload);
     }
 
     /// Counts a message to the client.
     pub fn sent(&self, message: &Message) {
-        if matches!(message, Message::Text(_) | Message::Binary(_)) {
-            self.figures.sent(head::event_channel(message)).add(message.len());
+        let opcode = message.opcode();
+        if opcode.is_data() {
+            self.figures.sent(message.channel()).add(message.size());
         }
-        self.passed("sent", message);
+        self.passed("sent", opcode, message.payload());
     }
 
-    fn passed(&self, direction: &'static str, message: &Message) {
-        match message {
-            Message::Text(_) | Message::Binary(_) => {}
-            Message::Close(frame) => {
-                let code = frame.as_ref().map_or(NO_CODE, |frame| frame.code.into());
+    fn passed(&self, direction: &'static str, opcode: Opcode, payload: &[u8]) {
+        match opcode {
+            Opcode::Text | Opcode::Binary => {}
+            Opcode::Close => {
+                let code = payload.first_chunk().copied().map_or(NO_CODE, u16::from_be_bytes);
                 // The first one ends it, the other is the answer.
                 let relaxed = Ordering::Relaxed;
                 let _ = self.closed_by.compare_exchange(0, code, relaxed, relaxed);
             }
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return,
+            Opcode::Ping | Opcode::Pong | Opcode::Continuation => return,
         }
         if self.is_logged() {
-            self.log(direction, message);
+            self.log(direction, opcode, payload);
         }
     }
 
@@ -170,14 +172,14 @@ impl Connection {
     }
 
     /// Writes one line: what a message is, never what it says.
-    fn log(&self, direction: &'static str, message: &Message) {
-        let head = head::read(message);
+    fn log(&self, direction: &'static str, opcode: Opcode, payload: &[u8]) {
+        let head = head::read(opcode, payload);
         tracing::debug!(
             target: MESSAGES_TARGET,
             connection = self.id.0,
             direction,
             "type" = head.kind,
-            size = message.len(),
+            size = payload.len(),
             channel = head.channel.map(Channel::as_str),
         );
     }

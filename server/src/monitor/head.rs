@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use valtronics_protocol::filter::Channel;
 
-use crate::socket::Message;
+use crate::socket::Opcode;
 
 /// The type and the channel of a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,66 +36,51 @@ const KINDS: [&str; 18] = [
     "unsubscribe_response",
 ];
 
-/// Returns the channel of an event on its way out, by its first bytes: our own messages begin with
-/// their type. Answers belong to none.
-pub(super) fn event_channel(message: &Message) -> Option<Channel> {
-    // Nearly all that is sent, so it is looked for first.
-    if matches!(message, Message::Text(text) if text.starts_with(r#"{"type":"telemetry_update""#)) {
-        return Some(Channel::Telemetry);
-    }
-    match leading_type(message)? {
-        b"telemetry_update" => Some(Channel::Telemetry),
-        b"alert" | b"alert_update" => Some(Channel::Alerts),
-        b"device_status_update" => Some(Channel::Devices),
-        b"system_status_update" => Some(Channel::System),
-        _ => None,
-    }
-}
-
 /// Reads what a message is.
-pub(super) fn read(message: &Message) -> Head {
+pub(super) fn read(opcode: Opcode, payload: &[u8]) -> Head {
     #[derive(Deserialize)]
     struct Written {
         r#type: Option<String>,
         channel: Option<String>,
     }
-    let written = match message {
-        Message::Text(text) => serde_json::from_str::<Written>(text.as_str()).ok(),
-        Message::Close(_) => return Head { kind: "close", channel: None },
-        Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+    let (kind, channel) = match opcode {
+        Opcode::Close => return Head { kind: "close", channel: None },
+        Opcode::Text => match serde_json::from_slice(payload) {
+            Ok(Written { r#type, channel }) => (r#type.map(String::into_bytes), channel),
+            Err(_) => (None, None),
+        },
+        Opcode::Binary => (leading_type(payload).map(<[u8]>::to_vec), None),
+        Opcode::Ping | Opcode::Pong | Opcode::Continuation => (None, None),
     };
-    let kind = match &written {
-        Some(written) => written.r#type.as_deref().map(str::as_bytes),
-        None => leading_type(message),
-    };
-    let known = kind.and_then(|kind| KINDS.into_iter().find(|known| known.as_bytes() == kind));
-    let channel = written.and_then(|written| Channel::from_name(&written.channel?));
-    Head { kind: known.unwrap_or("unknown"), channel: channel.or_else(|| event_channel(message)) }
+    let known = |kind: Vec<u8>| KINDS.into_iter().find(|known| known.as_bytes() == kind);
+    let kind = kind.and_then(known).unwrap_or("unknown");
+    let channel = channel.and_then(|name| Channel::from_name(&name));
+    Head { kind, channel: channel.or_else(|| channel_of(kind)) }
 }
 
-/// Returns the type of a message that begins with it, in JSON or CBOR (RFC 8949, section 3).
-fn leading_type(message: &Message) -> Option<&[u8]> {
-    match message {
-        Message::Text(text) => {
-            let rest = text.as_bytes().strip_prefix(b"{\"type\":\"")?;
-            rest.split(|byte| *byte == b'"').next()
-        }
-        Message::Binary(bytes) => {
-            let (map, rest) = bytes.split_first()?;
-            let rest = match map {
-                0xa1..=0xb7 => rest,
-                0xb8 => rest.get(1..)?,
-                _ => return None,
-            };
-            match rest.strip_prefix(b"\x64type")?.split_first()? {
-                (text @ 0x60..=0x77, rest) => rest.get(..usize::from(text - 0x60)),
-                (0x78, rest) => {
-                    rest.split_first().and_then(|(n, rest)| rest.get(..usize::from(*n)))
-                }
-                _ => None,
-            }
-        }
-        Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => None,
+/// Returns the channel to which all messages of a type belong.
+fn channel_of(kind: &str) -> Option<Channel> {
+    match kind {
+        "telemetry_update" => Some(Channel::Telemetry),
+        "alert" | "alert_update" => Some(Channel::Alerts),
+        "device_status_update" => Some(Channel::Devices),
+        "system_status_update" => Some(Channel::System),
+        _ => None,
+    }
+}
+
+/// Returns the type of a message in CBOR that begins with it (RFC 8949, section 3).
+fn leading_type(bytes: &[u8]) -> Option<&[u8]> {
+    let (map, rest) = bytes.split_first()?;
+    let rest = match map {
+        0xa1..=0xb7 => rest,
+        0xb8 => rest.get(1..)?,
+        _ => return None,
+    };
+    match rest.strip_prefix(b"\x64type")?.split_first()? {
+        (text @ 0x60..=0x77, rest) => rest.get(..usize::from(text - 0x60)),
+        (0x78, rest) => rest.split_first().and_then(|(n, rest)| rest.get(..usize::from(*n))),
+        _ => None,
     }
 }
 
@@ -103,37 +88,46 @@ fn leading_type(message: &Message) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    fn check(message: impl Into<Message>, kind: &'static str, channel: Option<Channel>) {
-        assert_eq!(read(&message.into()), Head { kind, channel });
+    use Opcode::{Binary, Close, Text};
+
+    fn check(
+        opcode: Opcode,
+        payload: impl AsRef<[u8]>,
+        kind: &'static str,
+        channel: Option<Channel>,
+    ) {
+        assert_eq!(read(opcode, payload.as_ref()), Head { kind, channel });
     }
 
     #[test]
     fn a_message_is_known_by_its_type_whatever_its_form() {
-        check(r#"{"type":"alert","title":"x"}"#, "alert", Some(Channel::Alerts));
+        check(Text, r#"{"type":"alert","title":"x"}"#, "alert", Some(Channel::Alerts));
         check(
+            Text,
             r#"{"channel":"devices", "type" : "subscribe"}"#,
             "subscribe",
             Some(Channel::Devices),
         );
-        check(r#"{"type":"pong"}"#, "pong", None);
+        check(Text, r#"{"type":"pong"}"#, "pong", None);
         check(
-            b"\xa2\x64type\x70telemetry_update\x61x\x01".to_vec(),
+            Binary,
+            b"\xa2\x64type\x70telemetry_update\x61x\x01",
             "telemetry_update",
             Some(Channel::Telemetry),
         );
-        check(b"\xb8\x18\x64type\x64ping".to_vec(), "ping", None);
-        check(Message::Close(None), "close", None);
+        check(Binary, b"\xb8\x18\x64type\x64ping", "ping", None);
+        check(Close, "", "close", None);
     }
 
     #[test]
     fn what_a_client_calls_a_type_is_not_repeated() {
         for text in [r#"{"type":"eyJhbGciOiJIUzI1NiJ9.e30.x"}"#, r#"{"type":1}"#, "eyJ", "", "[]"] {
-            check(text, "unknown", None);
+            check(Text, text, "unknown", None);
         }
         for bytes in [&b""[..], b"\xa1", b"\xa1\x64type", b"\xa1\x64type\x78", b"\xa1\x64type\x6fx"]
         {
-            check(bytes.to_vec(), "unknown", None);
+            check(Binary, bytes, "unknown", None);
         }
-        check(r#"{"type":"subscribe","channel":"eyJ"}"#, "subscribe", None);
+        check(Text, r#"{"type":"subscribe","channel":"eyJ"}"#, "subscribe", None);
     }
 }

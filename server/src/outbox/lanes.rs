@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, mem, sync::Arc, task::Waker, time::Instant};
 
-use super::{Close, Depth, TelemetryFrame};
-use crate::message::{Outgoing, Packing};
+use super::{Close, Depth};
+use crate::message::{Outgoing, Packing, TelemetryFrame};
 
 /// The lanes, the slot, and how the two sides wake each other.
 ///
@@ -17,10 +17,10 @@ pub(super) struct Lanes {
     pub(super) conflating: bool,
     /// The hub holds more for this connection.
     pub(super) more: bool,
-    /// The end does not wait for what waits.
-    pub(super) cut: bool,
     /// Late readings have the next turn.
     pub(super) historical_next: bool,
+    /// Nothing waits, and the session sleeps: the next thing that comes wakes it.
+    pub(super) asleep: bool,
     pub(super) waker: Option<Waker>,
     pub(super) telemetry: VecDeque<(Arc<TelemetryFrame>, Packing)>,
     pub(super) telemetry_bytes: usize,
@@ -42,22 +42,27 @@ pub(super) struct Lanes {
     pub(super) urgent_popped: u64,
     pub(super) last_event: u64,
     pub(super) historical_bytes: usize,
-    /// Wakes the session when it is cut short, even while it waits for room to write.
-    pub(super) cut_waker: Option<Waker>,
     pub(super) noted: Depth,
 }
 
 impl Lanes {
-    /// Wakes the session, if it waits.
+    /// Wakes the session, if it sleeps.
     pub(super) fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        if mem::take(&mut self.asleep) {
+            self.wake_anyway();
+        }
+    }
+
+    /// Wakes the session, even if it waits for room to write.
+    pub(super) fn wake_anyway(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
         }
     }
 
     /// Adds an urgent message.
     pub(super) fn push(&mut self, outgoing: Outgoing) {
-        self.urgent_bytes += outgoing.message.len();
+        self.urgent_bytes += outgoing.message().size();
         self.urgent_pushed += 1;
         self.urgent.push_back(outgoing);
     }
@@ -68,7 +73,7 @@ impl Lanes {
         let late = mem::take(&mut self.historical).into_iter();
         (self.telemetry_bytes, self.historical_bytes) = (0, 0);
         for (frame, packing) in waiting.chain(late) {
-            self.push(Outgoing { message: frame.message.clone(), packing });
+            self.push(Outgoing::telemetry(frame, packing));
         }
         self.push(outgoing);
     }
@@ -90,10 +95,32 @@ impl Lanes {
         self.is_up_to_date() && self.historical.is_empty()
     }
 
+    /// Takes telemetry, if nothing else waits and it is no more than so many bytes: what nearly
+    /// always is the case, at the price of little more than moving it.
+    pub(super) fn take_telemetry(
+        &mut self,
+        most_bytes: usize,
+        messages: &mut VecDeque<Outgoing>,
+        now: Instant,
+    ) {
+        let alone = self.urgent.is_empty() && self.system.is_none() && self.historical.is_empty();
+        if !alone || self.telemetry.is_empty() || self.telemetry_bytes > most_bytes {
+            return;
+        }
+        self.telemetry_bytes = 0;
+        self.historical_next = true;
+        self.moved_at = Some(now);
+        self.taken_at = Some(now);
+        for (frame, packing) in self.telemetry.drain(..) {
+            self.arrived_at = self.arrived_at.or(frame.arrived_at);
+            messages.push_back(Outgoing::telemetry(frame, packing));
+        }
+    }
+
     /// Takes the message whose turn it is.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Outgoing> {
         if let Some(outgoing) = self.urgent.pop_front() {
-            self.urgent_bytes -= outgoing.message.len();
+            self.urgent_bytes -= outgoing.message().size();
             self.urgent_popped += 1;
             return Some(outgoing);
         }
@@ -104,14 +131,14 @@ impl Lanes {
         let late = self.historical_next || self.telemetry.is_empty();
         self.historical_next = !late;
         if late && let Some((frame, packing)) = self.historical.pop_front() {
-            self.historical_bytes -= frame.message.len();
-            return Some(Outgoing { message: frame.message.clone(), packing });
+            self.historical_bytes -= frame.message.size();
+            return Some(Outgoing::telemetry(frame, packing));
         }
         let (frame, packing) = self.telemetry.pop_front()?;
-        self.telemetry_bytes -= frame.message.len();
+        self.telemetry_bytes -= frame.message.size();
         self.moved_at = Some(now);
         self.taken_at = Some(now);
         self.arrived_at = self.arrived_at.or(frame.arrived_at);
-        Some(Outgoing { message: frame.message.clone(), packing })
+        Some(Outgoing::telemetry(frame, packing))
     }
 }

@@ -1,6 +1,7 @@
 //! What comes out of an outbox, and when.
 
 use super::*;
+use crate::commit::MetricIndex;
 
 fn frame(text: &str) -> Arc<TelemetryFrame> {
     Arc::new(TelemetryFrame {
@@ -12,13 +13,22 @@ fn frame(text: &str) -> Arc<TelemetryFrame> {
 }
 
 fn push(outbox: &Outbox, text: &str, limit_bytes: usize, now: Instant) -> Pushed {
-    outbox.push_telemetry(&frame(text), Packing::Alone, limit_bytes, now, Duration::ZERO)
+    outbox.push_telemetry(
+        [&frame(text)].into_iter(),
+        Packing::Alone,
+        limit_bytes,
+        now,
+        Duration::ZERO,
+    )
 }
 
 fn take(outbox: &Outbox, now: Instant) -> Vec<String> {
     let mut messages = VecDeque::new();
     outbox.take(usize::MAX, &mut messages, Waker::noop(), now);
-    messages.iter().map(|taken| taken.message.to_text().unwrap().to_owned()).collect()
+    messages
+        .iter()
+        .map(|taken| str::from_utf8(taken.message().payload()).unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -36,11 +46,11 @@ fn answers_come_before_later_and_after_earlier_telemetry() {
 fn telemetry_is_bounded_in_bytes_and_in_age() {
     let (outbox, now) = (Outbox::default(), crate::clock::instant());
     assert_eq!(push(&outbox, "12345", 8, now), Pushed::Queued);
-    assert_eq!(push(&outbox, "6789", 8, now), Pushed::Conflate);
+    assert_eq!(push(&outbox, "6789", 8, now), Pushed::Conflate { taken: 0 });
     let later = now + STALL + Duration::from_millis(1);
-    assert_eq!(push(&outbox, "6", 8, later), Pushed::Conflate);
+    assert_eq!(push(&outbox, "6", 8, later), Pushed::Conflate { taken: 0 });
     assert_eq!(outbox.conflate().len(), 1);
-    assert_eq!(push(&outbox, "6", 8, now), Pushed::Conflate);
+    assert_eq!(push(&outbox, "6", 8, now), Pushed::Conflate { taken: 0 });
     outbox.resume();
     assert_eq!(push(&outbox, "6", 8, later), Pushed::Queued);
     assert_eq!(take(&outbox, now), ["6"]);
@@ -70,7 +80,7 @@ fn late_and_live_readings_take_turns_and_late_ones_hold_up_nothing() {
     assert!(!outbox.take(7, &mut messages, Waker::noop(), now).more, "live readings wait");
     assert!(outbox.take(1, &mut messages, Waker::noop(), now).more);
     let rest = take(&outbox, now);
-    let texts = messages.iter().map(|taken| taken.message.to_text().unwrap());
+    let texts = messages.iter().map(|taken| str::from_utf8(taken.message().payload()).unwrap());
     let texts: Vec<_> = texts.chain(rest.iter().map(String::as_str)).collect();
     assert_eq!(texts, ["1", "late 1", "2", "late 2", "late 3"]);
     assert!(!outbox.push_historical(&frame(&"x".repeat(HISTORICAL_BYTES + 1)), Packing::Alone));
@@ -84,5 +94,5 @@ fn what_went_ahead_with_an_answer_still_waits() {
     outbox.answer(&"answer");
     assert_eq!(push(&outbox, &large, limit, now), Pushed::Queued);
     outbox.answer(&"answer");
-    assert_eq!(push(&outbox, &large, limit, now), Pushed::Conflate);
+    assert_eq!(push(&outbox, &large, limit, now), Pushed::Conflate { taken: 0 });
 }

@@ -25,7 +25,7 @@ use crate::{
     limits::{Admission, TokenBucket},
     monitor::Monitor,
     outbox::Outbox,
-    socket::Message as Frame,
+    socket::Incoming,
 };
 
 /// What every connection shares at the door.
@@ -101,6 +101,17 @@ pub(super) enum Step {
     Held { until: Instant },
     /// The connection is to end.
     Close(CloseCode, String),
+}
+
+/// What becomes of a control frame.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// It is within the rate.
+    Within,
+    /// It is over the rate, and not answered.
+    Dropped,
+    /// It is one too many: the connection is to end, for this reason.
+    Flooded(String),
 }
 
 /// Who has come, and by which door.
@@ -196,26 +207,31 @@ impl Requests {
         });
     }
 
-    /// Takes in a frame.
-    pub(super) fn receive(&mut self, frame: &Frame) {
+    /// Takes in what came.
+    pub(super) fn receive(&mut self, message: &Incoming) {
         let limits = &self.limits.message;
-        match (self.outbox.format(), frame) {
-            (Format::Json, Frame::Text(text)) => self.waiting.extend(request::parse(text, limits)),
-            (Format::Cbor, Frame::Binary(bytes)) => {
+        match (self.outbox.format(), message) {
+            (Format::Json, Incoming::Text(text)) => {
+                self.waiting.extend(request::parse(text, limits))
+            }
+            (Format::Cbor, Incoming::Binary(bytes)) => {
                 self.waiting.extend(request::parse_cbor(bytes, limits));
             }
             (format, _) => self.waiting.push_back(request::misplaced(format)),
         }
     }
 
-    /// Counts a control frame; says why to end, if it is one too many.
-    pub(super) fn count_control(&mut self, now: Instant) -> Option<(CloseCode, String)> {
-        if self.bucket.take(now) { None } else { self.flooded() }
+    /// Counts a control frame.
+    pub(super) fn count_control(&mut self, now: Instant) -> Control {
+        if self.bucket.take(now) {
+            return Control::Within;
+        }
+        self.flooded().map_or(Control::Dropped, Control::Flooded)
     }
 
-    fn flooded(&self) -> Option<(CloseCode, String)> {
-        let reason = format!("too many messages; retry_after={RETRY_AFTER_FLOOD}");
-        self.bucket.is_flooded().then_some((CloseCode::Limited, reason))
+    fn flooded(&self) -> Option<String> {
+        let reason = || format!("too many messages; retry_after={RETRY_AFTER_FLOOD}");
+        self.bucket.is_flooded().then(reason)
     }
 
     /// Handles nothing any more: what came behind a token that was refused comes too late.
@@ -239,8 +255,8 @@ impl Requests {
                 self.limits.messages_per_second
             );
             self.fail(&message, Failure::new(ErrorCode::RateLimited, why));
-            let close = self.flooded();
-            return Some(close.map_or(Step::Answered, |(code, why)| Step::Close(code, why)));
+            let close = |why| Step::Close(CloseCode::Limited, why);
+            return Some(self.flooded().map_or(Step::Answered, close));
         }
         let nothing = Err((ErrorCode::Internal, String::new()));
         let request = match std::mem::replace(&mut message.request, nothing) {

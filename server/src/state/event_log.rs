@@ -6,7 +6,7 @@
 
 use std::{cell::OnceCell, collections::VecDeque, time::Instant};
 
-use valtronics_protocol::{event::Event, format::Format, id::Seq};
+use valtronics_protocol::{event::Event, filter::Channel, format::Format, id::Seq};
 
 use crate::{commit::CommittedEvent, message::to_message, socket::Message};
 
@@ -111,13 +111,13 @@ impl LoggedEvent {
 /// Writes an event as a message.
 #[must_use]
 pub fn encode(event: &CommittedEvent, snapshot: bool, format: Format) -> Message {
-    let event = match event.clone() {
+    let (channel, event) = match event.clone() {
         CommittedEvent::Status(mut update) => {
             if snapshot {
                 update.old_status = update.new_status;
                 update.snapshot = true;
             }
-            Event::DeviceStatusUpdate(update)
+            (Channel::Devices, Event::DeviceStatusUpdate(update))
         }
         CommittedEvent::Alert(committed) => {
             let announces = if snapshot {
@@ -127,8 +127,9 @@ pub fn encode(event: &CommittedEvent, snapshot: bool, format: Format) -> Message
             };
             let mut alert = committed.alert;
             alert.snapshot = snapshot;
-            if announces { Event::Alert(alert) } else { Event::AlertUpdate(alert) }
+            let event = if announces { Event::Alert(alert) } else { Event::AlertUpdate(alert) };
+            (Channel::Alerts, event)
         }
     };
-    to_message(&event, format)
+    to_message(&event, format).of(channel)
 }

@@ -37,6 +37,9 @@ pub enum StoreError {
         /// Why.
         error: std::io::Error,
     },
+    /// The store's task has ended.
+    #[error("the server stops")]
+    Ended,
     /// Something else of the database.
     #[error("the database refuses: {0}")]
     Database(rusqlite::Error),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, params};
 use valtronics_protocol::{filter::Channel, time::UnixMillis};
 
-use super::{StoreError, uplinks};
+use super::{StoreError, chunk::HOUR, uplinks};
 
 /// For how long events are kept (programs, `[history]`).
 const KEEP_EVENTS: Duration = Duration::from_secs(365 * 86_400);
@@ -20,6 +20,8 @@ const KEEP_KEYS: Duration = Duration::from_secs(86_400);
 /// How many commits, and events of a channel, one call deletes: a few milliseconds' work, and more
 /// than what comes in between two calls a second apart.
 const DELETED_AT_ONCE: usize = 1000;
+/// How many hours of a device one call deletes, for the same reason: each is some tens of KiB.
+const CHUNKS_AT_ONCE: usize = 100;
 /// How many pages one call gives back to the file system (4 MiB), for the same reason.
 const PAGES_AT_ONCE: usize = 1024;
 
@@ -31,6 +33,7 @@ pub(super) fn prune(
 ) -> Result<bool, StoreError> {
     let transaction = db.transaction()?;
     let commits = readings(&transaction, now.minus(keep))?;
+    let chunks = chunks(&transaction, now.minus(keep))?;
     let mut events = 0;
     for channel in [Channel::Alerts, Channel::Devices] {
         events = events.max(events_of(&transaction, channel, now.minus(KEEP_EVENTS))?);
@@ -43,13 +46,21 @@ pub(super) fn prune(
     transaction.commit()?;
     let pages = give_back(db)?;
     let most = commits.max(events).max(keys).max(gaps);
-    Ok(most == DELETED_AT_ONCE || pages == PAGES_AT_ONCE)
+    Ok(most == DELETED_AT_ONCE || chunks == CHUNKS_AT_ONCE || pages == PAGES_AT_ONCE)
 }
 
 fn readings(transaction: &Transaction<'_>, before: UnixMillis) -> Result<usize, StoreError> {
     let sql = "DELETE FROM journal WHERE id < (SELECT max(id) FROM journal) AND id IN
                (SELECT id FROM journal WHERE received_at < ?1 ORDER BY received_at LIMIT ?2)";
     Ok(transaction.prepare_cached(sql)?.execute(params![before.0, DELETED_AT_ONCE])?)
+}
+
+/// Deletes hours that lie before a moment as a whole.
+fn chunks(transaction: &Transaction<'_>, before: UnixMillis) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM chunks WHERE id IN
+               (SELECT id FROM chunks WHERE hour < ?1 ORDER BY hour LIMIT ?2)";
+    let first_kept = before.0.div_euclid(HOUR);
+    Ok(transaction.prepare_cached(sql)?.execute(params![first_kept, CHUNKS_AT_ONCE])?)
 }
 
 fn used_keys(transaction: &Transaction<'_>, before: UnixMillis) -> Result<usize, StoreError> {

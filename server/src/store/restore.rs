@@ -57,6 +57,8 @@ pub struct Restored {
     pub watches: Vec<(WatchKey, String)>,
     /// The newest value of each metric.
     pub last_values: Vec<Row>,
+    /// How many blobs of readings could not be read.
+    pub damaged: u64,
 }
 
 pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, StoreError> {
@@ -65,6 +67,7 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         let seq: i64 = db.query_row(sql, [channel as u8], |row| row.get(0))?;
         Ok(Seq(seq.cast_unsigned()))
     };
+    let (last_values, damaged) = last_values(db)?;
     Ok(Restored {
         log: db.query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0))?,
         names: registry.all(),
@@ -81,7 +84,8 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         device_seq: last_seq(Channel::Devices)?,
         rules: rules(db)?,
         watches: alerts::watches(db)?,
-        last_values: last_values(db)?,
+        last_values,
+        damaged,
     })
 }
 
@@ -138,16 +142,20 @@ fn rules(db: &Connection) -> Result<Vec<(String, String)>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Reads the values that were written down, and what the journal holds since.
-fn last_values(db: &Connection) -> Result<Vec<Row>, StoreError> {
+/// Reads the values that were written down, and what the journal holds since; returns them, and how
+/// many blobs are damaged.
+fn last_values(db: &Connection) -> Result<(Vec<Row>, u64), StoreError> {
     let written = db
         .query_row("SELECT upto, rows FROM last_values", [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
         })
         .optional()?;
-    let (upto, blob) = written.unzip();
-    let mut newest = HashMap::new();
-    let mut take = |rows: Vec<Row>| {
+    let (mut newest, mut damaged) = (HashMap::new(), 0);
+    let mut take = |blob: &[u8]| {
+        let Ok(rows) = journal::decode(blob) else {
+            damaged += 1;
+            return;
+        };
         for row in rows {
             let known = newest.entry((row.device, row.metric)).or_insert_with(|| row.clone());
             if known.at <= row.at {
@@ -155,11 +163,15 @@ fn last_values(db: &Connection) -> Result<Vec<Row>, StoreError> {
             }
         }
     };
-    take(blob.map_or_else(|| Ok(Vec::new()), |blob| journal::decode(&blob))?);
-    let mut statement = db.prepare("SELECT rows FROM journal WHERE id > ?1 ORDER BY id")?;
-    let mut rows = statement.query([upto.unwrap_or_default()])?;
-    while let Some(row) = rows.next()? {
-        take(journal::decode(&row.get::<_, Vec<u8>>(0)?)?);
+    let mut upto = 0;
+    if let Some((written_upto, blob)) = written {
+        upto = written_upto;
+        take(&blob);
     }
-    Ok(newest.into_values().collect())
+    let mut statement = db.prepare("SELECT rows FROM journal WHERE id > ?1 ORDER BY id")?;
+    let mut rows = statement.query([upto])?;
+    while let Some(row) = rows.next()? {
+        take(row.get_ref(0)?.as_blob().unwrap_or_default());
+    }
+    Ok((newest.into_values().collect(), damaged))
 }

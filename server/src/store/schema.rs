@@ -14,8 +14,11 @@ use super::StoreError;
 /// Tells our files from others' (`Valt`).
 const APPLICATION_ID: u32 = 0x5661_6c74;
 
+/// The file's name.
+const FILE: &str = "valtronics.db";
+
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
@@ -136,6 +139,31 @@ const MIGRATIONS: [&str; 5] = [
         PRIMARY KEY (sub, queue)
     ) WITHOUT ROWID;
 ",
+    "
+    CREATE INDEX journal_by_time ON journal (last_at, first_at, received_at);
+    CREATE TABLE chunks (
+        id INTEGER PRIMARY KEY,
+        device INTEGER NOT NULL,
+        hour INTEGER NOT NULL,
+        part INTEGER NOT NULL,
+        upto INTEGER NOT NULL,
+        first_arrived INTEGER NOT NULL,
+        last_arrived INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        readings BLOB NOT NULL,
+        minutes BLOB NOT NULL
+    );
+    CREATE INDEX chunks_by_device
+        ON chunks (device, hour, part, upto, first_arrived, last_arrived);
+    CREATE INDEX chunks_by_hour ON chunks (hour);
+    CREATE INDEX chunks_by_arrival ON chunks (last_arrived, first_arrived);
+    CREATE TABLE merges (
+        device INTEGER NOT NULL,
+        hour INTEGER NOT NULL,
+        part INTEGER NOT NULL,
+        PRIMARY KEY (device, hour, part)
+    ) WITHOUT ROWID;
+",
 ];
 
 /// Makes the data directory and holds it for this process alone.
@@ -169,7 +197,7 @@ pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
 /// Opens a file that there is, to read it.
 pub(super) fn open_to_read(dir: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(dir.join("valtronics.db"), flags)?;
+    let db = Connection::open_with_flags(dir.join(FILE), flags)?;
     db.busy_timeout(Duration::from_secs(5))?;
     let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
@@ -178,7 +206,7 @@ pub(super) fn open_to_read(dir: &Path) -> Result<Connection, StoreError> {
 
 /// Opens the file and brings its tables to a version at least.
 pub(super) fn migrate_to(dir: &Path, target: usize) -> Result<Connection, StoreError> {
-    let path = dir.join("valtronics.db");
+    let path = dir.join(FILE);
     // SQLite would let everybody read it; its other files take over these rights.
     drop(private(&path)?);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

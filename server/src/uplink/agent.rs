@@ -12,7 +12,7 @@ use valtronics_protocol::{
 };
 
 use super::{
-    End,
+    Admitted, End,
     frames::{Frames, Hello, Received, unavailable},
     refusal,
 };
@@ -32,7 +32,8 @@ pub(super) fn hello(text: &str) -> Option<Hello> {
         .as_ref()
         .is_none_or(|queue| !queue.is_empty() && is_clean(queue, MAX_QUEUE_NAME_BYTES));
     let known = gateway.as_ref().is_none_or(|gateway| {
-        is_name(&gateway.name) && is_clean(&gateway.machine_id, MAX_NAME_BYTES)
+        let said = [&gateway.machine_id, &gateway.version];
+        is_name(&gateway.name) && said.iter().all(|text| is_clean(text, MAX_NAME_BYTES))
     });
     (named && known).then_some(Hello { token, queue, gateway })
 }
@@ -86,12 +87,17 @@ impl Decoder {
                 return Ok(received);
             }
         };
-        let known = frames.admitted.accepted.seq.map_or(0, |seq| (seq + 1).saturating_sub(first));
+        let known = frames
+            .admitted
+            .accepted
+            .seq
+            .map_or(0, |seq| seq.saturating_add(1).saturating_sub(first));
         let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(rows);
         received.duplicates = skipped;
         let tally = &mut received.batch.tally;
         tally.received = rows as u64;
         tally.duplicated = skipped as u64;
+        tally.lost = frames.left_out_before(first);
         received.ack_again = skipped > 0;
         self.resolve(skipped, historical, &mut received.batch);
         let last = first.saturating_add(rows as u64).saturating_sub(1);
@@ -136,9 +142,9 @@ impl Decoder {
         });
         frames.names.learn(merge(wanted.collect())).await.map_err(refuse_names)?;
         for series in announced {
-            let unit = Some(series.unit.as_deref().unwrap_or_default());
             let device = frames.names.device(&series.device);
-            let metric = device.and_then(|device| device.metric(&series.metric, unit));
+            // Whatever its unit: of two that a frame announces the last one is known.
+            let metric = device.and_then(|device| device.metric(&series.metric, None));
             let Some((device, metric)) = device.zip(metric) else {
                 return Err(unavailable());
             };
@@ -209,7 +215,7 @@ impl Frames {
             return Ok(());
         }
         let own = self.admitted.gateway.clone();
-        received.batch.tally.lost = gap.devices.iter().map(|loss| loss.readings).sum();
+        received.batch.tally.lost = self.left_out_before(gap.last.saturating_add(1));
         for loss in gap.devices.iter().take(MAX_GAP_LOSSES) {
             // What nobody is known for is the gateway's own.
             let Some(name) = loss.device.as_deref().or(own.as_deref()) else { continue };
@@ -221,6 +227,13 @@ impl Frames {
         }
         self.reach(Ack { seq: Some(gap.last), event: None }, &mut received.batch);
         Ok(())
+    }
+
+    /// Counts the numbers that nothing came for, between what was taken in and this one.
+    fn left_out_before(&self, number: u64) -> u64 {
+        let Admitted { queue, accepted, .. } = &self.admitted;
+        let next = accepted.seq.map_or(1, |seq| seq.saturating_add(1));
+        if queue.is_some() { number.saturating_sub(next) } else { 0 }
     }
 
     async fn device(&mut self, name: &str) -> Result<Option<DeviceId>, End> {

@@ -17,10 +17,10 @@ use crate::{
         Batch, Ticket,
         json::{self, Content, Fault},
         names::Names,
-        resolve::{merge, take, unknown},
+        resolve::{merge, take, take_learned, unknown},
     },
     monitor::Figures,
-    socket::Message,
+    socket::{Incoming, Message},
     store_task::{RegisterError, Registrant},
     tally::Tally,
 };
@@ -113,6 +113,7 @@ impl Frames {
 
     /// Takes in a text frame.
     pub(super) async fn text(&mut self, frame: &str) -> Result<Received, End> {
+        self.names.make_room();
         match self.dialect {
             Dialect::Agent => self.control(frame).await,
             Dialect::Json => self.json(frame).await,
@@ -126,6 +127,7 @@ impl Frames {
             let answers = vec![refusal(ErrorCode::InvalidJson, why, None)];
             return Ok(Received { answers, ..Received::default() });
         }
+        self.names.make_room();
         let mut decoder = std::mem::take(&mut self.decoder);
         let received = decoder.receive(frame, self).await;
         self.decoder = decoder;
@@ -217,19 +219,18 @@ impl Frames {
         frame: &json::Frame<'_>,
         batch: &mut Batch,
     ) -> Result<Result<(), RegisterError>, End> {
-        // What was known may be forgotten when something is learned; the next time it is asked for.
-        for _ in 0..3 {
-            if take(&self.names, content, &frame.readings, batch).is_some() {
-                return Ok(Ok(()));
-            }
-            let wanted = unknown(&self.names, content, &frame.readings);
-            match self.names.learn(wanted.into_iter().collect()).await {
-                Ok(()) => {}
-                Err(RegisterError::Unavailable) => return Err(unavailable()),
-                refused => return Ok(refused),
-            }
+        if take(&self.names, content, &frame.readings, batch).is_some() {
+            return Ok(Ok(()));
         }
-        Err(unavailable())
+        let wanted = unknown(&self.names, content, &frame.readings);
+        match self.names.learn(wanted.into_iter().collect()).await {
+            Ok(()) => {
+                let taken = take_learned(&self.names, content, &frame.readings, batch);
+                taken.map(Ok).ok_or_else(unavailable)
+            }
+            Err(RegisterError::Unavailable) => Err(unavailable()),
+            refused => Ok(refused),
+        }
     }
 
     /// Takes a new token of the same subject.
@@ -292,10 +293,9 @@ impl Uplink {
         }
         loop {
             let text = match self.socket.next().await? {
-                Message::Text(text) => text,
-                Message::Binary(_) => return Err(first_auth()),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
-                Message::Close(_) => continue,
+                Incoming::Text(text) => text,
+                Incoming::Binary(_) => return Err(first_auth()),
+                Incoming::Ping(_) | Incoming::Pong | Incoming::Close(_) => continue,
             };
             if self.dialect == Dialect::Agent {
                 return agent::hello(text.as_str()).ok_or_else(first_auth);

@@ -27,6 +27,7 @@ impl Uplink {
             key: AgentKey { sub: admitted.claims.sub.clone(), kind, name },
             version: hello.gateway.as_ref().map(|gateway| gateway.version.clone()),
             queue,
+            clock_offset_ms: self.socket.watched().clock_offset_ms(),
             address: admitted.address,
             answer,
         };

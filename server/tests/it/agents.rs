@@ -1,5 +1,7 @@
 //! `/api/v1/agents`: what the server has counted of each agent balances, whatever happens.
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
@@ -132,13 +134,16 @@ async fn a_killed_server_has_stored_exactly_what_it_says() {
     }
 }
 
+/// How far ahead the gateway's clock is.
+const HOUR: Duration = Duration::from_secs(3600);
+
 async fn gateway(server: &Server, queue: &str) -> Client {
     let mut request = format!("ws://{}/uplink", server.address).into_client_request().unwrap();
     let protocol = SUBPROTOCOL_AGENT.parse().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", protocol);
     let mut agent = server.connect_with(request).await;
     let gateway = json!({"name": "gw", "version": "1.2.3", "boot_id": "", "machine_id": "",
-        "time": clock::now()});
+        "time": clock::now().plus(HOUR)});
     let token = server.token("site", Some("uplink"), None).await;
     let auth = json!({"type": "auth", "token": token, "queue": queue, "gateway": gateway});
     assert_eq!(agent.ask(auth).await["success"], true);
@@ -155,7 +160,7 @@ fn frame(first: u64, count: i64) -> Message {
         time_source: TimeSource::Receive,
     };
     let mut frame = Vec::new();
-    FrameHeader { historical: false, first }.write(&mut frame);
+    FrameHeader::Numbered { historical: false, first }.write(&mut frame);
     let readings: Vec<Reading> = (0..count).map(reading).collect();
     Encoder::default().encode_self_contained(&readings, &mut frame);
     Message::binary(frame)
@@ -177,6 +182,9 @@ async fn a_gateway_reports_what_it_has_counted_itself() {
     assert_eq!((&counted["name"], &counted["version"]), (&json!("gw"), &json!("1.2.3")));
     assert_eq!((&counted["queue_depth"], &counted["reported"]["evicted"]), (&json!(7), &json!(5)));
     assert_eq!(counted["address"], "127.0.0.1");
+    // Its message took a moment.
+    let offset = HOUR.as_millis() as i64 - counted["clock_offset_ms"].as_i64().unwrap();
+    assert!((0..DEADLINE.as_millis() as i64).contains(&offset), "{counted}");
     let counters = &counted["counters"];
     let of = |name| number(counters, name);
     assert_eq!((of("received"), of("stored"), of("duplicated"), of("lost")), (9, 7, 2, 5));

@@ -26,6 +26,24 @@ async fn readings_come_in_over_http_and_are_durable() {
 }
 
 #[tokio::test]
+async fn a_unit_may_be_spelled_in_two_ways_at_once() {
+    let server = Server::start().await;
+    let uplink = server.token("site", Some("uplink"), None).await;
+    let mut client = server.subscriber().await;
+    client.subscribe("telemetry").await;
+    let readings = json!([{"metric": "t", "value": 1, "unit": "C"},
+        {"metric": "t", "value": 2, "unit": "°C"}]);
+    let body = json!({"device": "a", "readings": readings}).to_string();
+    assert_eq!(server.http("POST", "/api/v1/telemetry", &uplink, &body).await.0, 202);
+    let mut agent = server.agent("site", Some("q")).await;
+    agent.readings(1, "b", readings).await;
+    for value in [1, 2, 1, 2] {
+        let metric = &client.next().await["telemetry"]["t"];
+        assert_eq!((&metric["value"], &metric["unit"]), (&json!(value), &json!("°C")));
+    }
+}
+
+#[tokio::test]
 async fn errors_are_problems_with_the_status_that_fits() {
     let server = Server::start().await;
     let (uplink, reader) =

@@ -99,6 +99,13 @@ impl Server {
             spawn(self.dir.path(), &self.config).await;
     }
 
+    /// Stops the server, which writes down what it knows, and starts it again on the same data.
+    pub(crate) async fn restart(&mut self) {
+        assert_eq!(self.stop().await, Some(0));
+        (self.child, self._log, self.said, self.address) =
+            spawn(self.dir.path(), &self.config).await;
+    }
+
     /// Asks the server to stop; returns its exit code.
     pub(crate) async fn stop(&mut self) -> Option<i32> {
         let id = self.child.id().unwrap().to_string();

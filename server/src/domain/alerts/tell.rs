@@ -47,6 +47,19 @@ pub(super) fn draft(rule: &Rule, device: DeviceId, open: Open, watch: &Watch) ->
     }
 }
 
+/// Ends an alert whose rule is gone, or another one, if there is an alert.
+pub(super) fn ended(
+    rule: &Rule,
+    gone: &str,
+    device: DeviceId,
+    watch: &Watch,
+    now: UnixMillis,
+) -> Option<AlertDraft> {
+    let open = Open { status: AlertStatus::Resolved, at: now, ..watch.unresolved()? };
+    let message = format!("Rule {} was {gone}", rule.name).into();
+    Some(AlertDraft { message, ..draft(rule, device, open, watch) })
+}
+
 /// Ends an alert whose rule is gone since the server stopped.
 pub(super) fn orphaned(
     key: AlertKey,

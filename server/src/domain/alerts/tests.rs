@@ -62,6 +62,20 @@ fn check(alerts: &mut Alerts, script: &str) {
 }
 
 #[test]
+fn a_rule_that_left_a_device_while_the_server_was_stopped_ends_there() {
+    let mut alerts = before("r", "t", Severity::Warning, AlertStatus::Active);
+    let mut out = Vec::new();
+    alerts.set_rules(vec![rule("r", r#""above":30,"for":"1m""#)], UnixMillis(0), &mut out);
+    alerts.end_uncovered(|_, _| true, UnixMillis(1000), &mut out);
+    assert_eq!(told(&out), "");
+    alerts.end_uncovered(|_, device| device != DEVICE, UnixMillis(2000), &mut out);
+    assert_eq!(told(&out), "Resolved Warning  at 2");
+    assert_eq!(&*out[0].message, "Rule r was changed");
+    assert_eq!(alerts.take_unsaved(), [(("r".into(), DEVICE), None)].into());
+    assert!(alerts.watches.is_empty() && alerts.schedule.is_empty());
+}
+
+#[test]
 fn hysteresis_keeps_an_alert_until_it_is_clear() {
     check(
         &mut engine(r#""above":30.0,"clear_below":28.0,"severity":"critical""#),

@@ -126,6 +126,19 @@ fn a_gateway_explains_the_silence() {
 }
 
 #[test]
+fn who_is_heard_without_its_gateway_is_there() {
+    check(
+        &mut Health::default(),
+        "0 heard -> Offline to Online: Receiving data
+         4 away
+         5 lost Gateway gw offline -> Online to Offline: Gateway gw offline
+         6 heard -> Offline to Online: Receiving data
+         905 tick
+         906 tick -> Online to Offline: No data for 15 min",
+    );
+}
+
+#[test]
 fn a_restart_changes_nothing_and_counts_silence_anew() {
     let (seen, start) = (Some(UnixMillis(5)), UnixMillis(1_000_000));
     let restored = |status, reason: &str| Health::restored(status, &reason.into(), seen, start);

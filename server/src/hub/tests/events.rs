@@ -173,7 +173,7 @@ fn is_cut_within(world: &mut World, seconds: u64) -> bool {
         let now = world.instant();
         world.hub.end_stuck(&world.state, now);
     }
-    let close = world.outboxes[&SessionId(0)].cut_short(Waker::noop());
+    let close = world.outboxes[&SessionId(0)].cut_short();
     close.is_some_and(|close| close.code == CloseCode::TooSlow)
 }
 

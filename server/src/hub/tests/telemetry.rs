@@ -25,6 +25,7 @@ pub(super) fn publish(world: &mut World, device: u64, readings: &[(u32, i64)]) {
     });
     let changes: Vec<_> = changes.collect();
     world.hub.publish(world.state.device(DeviceId(device)).unwrap(), &changes, instant);
+    world.hub.deliver(instant);
 }
 
 /// Sends a reading that came late.

@@ -242,7 +242,8 @@ proptest! {
                 Step::Back => world.device.health.gateway_back(world.now),
             }
             world.look_at = world.now;
-            lost = (lost || matches!(step, Step::Lost)) && !matches!(step, Step::Back);
+            let is_heard = matches!(&step, Step::Pass(_, metrics) if !metrics.is_empty());
+            lost = (lost || matches!(step, Step::Lost)) && !matches!(step, Step::Back) && !is_heard;
             world.announce();
             for told in world.told.drain(..) {
                 prop_assert_eq!(told.old, before.unwrap_or(Status::Offline));

@@ -65,13 +65,23 @@ fn a_refused_commit_leaves_no_hole() {
 }
 
 #[test]
-fn damage_is_told() {
+fn damage_costs_what_is_damaged() {
     let dir = TempDir::new().unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();
     store.commit(&readings(NOW, vec![reading(0, 1, 1)])).unwrap();
-    store.db.execute("UPDATE journal SET rows = substr(rows, 1, length(rows) - 1)", []).unwrap();
+    store.checkpoint(&[reading(0, 1, 1)]).unwrap();
+    for n in [2, 3] {
+        store.commit(&readings(NOW, vec![reading(0, n, n)])).unwrap();
+    }
+    let flip = "SET rows = CAST(substr(rows, 1, length(rows) - 1) || 'x' AS BLOB)";
+    store.db.execute(&format!("UPDATE journal {flip} WHERE id = 2"), []).unwrap();
     drop(store);
-    assert!(matches!(Store::open(dir.path()), Err(StoreError::Damaged(_))));
+    let (store, restored) = Store::open(dir.path()).unwrap();
+    assert_eq!((restored.damaged, restored.last_values), (1, vec![reading(0, 3, 3)]));
+    store.db.execute(&format!("UPDATE last_values {flip}"), []).unwrap();
+    drop(store);
+    let (_, restored) = Store::open(dir.path()).unwrap();
+    assert_eq!((restored.damaged, restored.last_values), (2, vec![reading(0, 3, 3)]));
 }
 
 /// Names the data directory of the process that is to be killed.
