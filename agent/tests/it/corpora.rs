@@ -14,7 +14,7 @@ use valtronics_protocol::time::UnixMillis;
 const NOW: UnixMillis = UnixMillis(1_793_491_200_000);
 
 /// Finds a folder of captures, or says that there is none.
-fn folder(name: &str) -> Option<PathBuf> {
+pub(crate) fn folder(name: &str) -> Option<PathBuf> {
     let found =
         std::env::var_os("VALTRONICS_CORPORA").map(|corpora| Path::new(&corpora).join(name));
     if found.is_none() {

@@ -13,6 +13,7 @@ mod parts;
 mod slave;
 mod formats;
 mod corpora;
+mod modbus_corpora;
 mod serial;
 mod mqtt;
 mod modbus;

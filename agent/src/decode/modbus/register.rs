@@ -17,7 +17,8 @@ use crate::decode::Sample;
 pub struct Register {
     /// The metric.
     pub metric: Arc<str>,
-    unit: Option<Arc<str>>,
+    /// Its unit, as it was written.
+    pub unit: Option<Arc<str>>,
     /// Where it stands.
     pub span: Span,
     kind: Kind,
