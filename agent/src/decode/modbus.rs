@@ -1,12 +1,13 @@
 //! Modbus, as its master: what is asked of a device, and what its answers mean.
 //!
-//! A [`register`] is one value of a device, as a configuration or a profile describes it. A [`plan`]
-//! puts those that lie together into blocks; a [`frame`] asks for a block and reads the answer, whose
-//! words become samples. Only the four functions that read are known here: nothing is ever written
-//! to a device.
+//! A [`register`] is one value of a device, as a configuration or a [`profile`] describes it, or as a
+//! [`sunspec`] device says itself. A [`plan`] puts those that lie together into blocks; a [`frame`]
+//! asks for a block and reads the answer, whose words become samples. Only the four functions that
+//! read are known here: nothing is ever written to a device.
 
 pub mod register;
 pub mod profile;
+pub mod sunspec;
 pub mod plan;
 pub mod frame;
 

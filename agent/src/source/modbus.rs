@@ -34,7 +34,8 @@ enum Lost {
 
 /// Asks for ever.
 pub async fn run(config: Config, mut outlet: Outlet) {
-    let mut devices: Vec<Device> = config.devices.iter().map(Device::new).collect();
+    let now = clock::monotonic();
+    let mut devices: Vec<_> = config.devices.iter().map(|own| Device::new(own, now)).collect();
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     for device in &devices {
         if outlet.meet(&device.name).await.is_err() {
@@ -53,7 +54,8 @@ pub async fn run(config: Config, mut outlet: Outlet) {
             return;
         }
         sleep(backoff.wait()).await;
-        devices.iter_mut().for_each(Device::restart);
+        let now = clock::monotonic();
+        devices.iter_mut().for_each(|device| device.restart(now));
     }
 }
 

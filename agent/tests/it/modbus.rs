@@ -299,3 +299,36 @@ async fn bits_are_read_as_truths() {
         [("io", "on", true.into()), ("io", "off", false.into()), ("io", "door", true.into())];
     until_all(&mut agent, &expected).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sunspec_device_says_itself_what_it_has() {
+    // At 40000: the mark, a model that nobody knows, an inverter, a meter, the end.
+    let mut map = vec![0x5375, 0x6e53, 64_000, 1, 0];
+    let mut inverter = vec![0x8000; 52];
+    inverter[..2].copy_from_slice(&[103, 50]);
+    (inverter[14], inverter[15]) = (1234, 0xffff);
+    let mut meter = vec![0x8000; 107];
+    meter[..2].copy_from_slice(&[203, 105]);
+    (meter[18], meter[22]) = (0xfff6, 1);
+    map.extend(inverter);
+    map.extend(meter);
+    map.extend([0xffff, 0]);
+    let answer = move |asked: Asked| {
+        let begin = usize::from(asked.first.wrapping_sub(40_000));
+        match map.get(begin..begin + usize::from(asked.count)) {
+            Some(words) if asked.unit == 1 => Reply::Words(words.to_vec()),
+            _ => Reply::Exception(2),
+        }
+    };
+    let (world, slave) = (World::new(), Slave::start(Framing::Rtu, answer).await);
+    let what = "profile = \"sunspec\"\nkeep = [\"power\", \"meter_power\"]";
+    let port = format!("rtu+tcp://{}", slave.address);
+    let devices = [(1, "roof", what), (2, "none", what)];
+    world.configure("127.0.0.1:1", &bus(&port, "every = \"50ms\"", &devices));
+    let mut agent = world.try_sources();
+    let expected = [("roof", "power", 123.4.into()), ("roof", "meter_power", Value::from(-100.0))];
+    until_all(&mut agent, &expected).await;
+    until_all(&mut agent, &expected).await;
+    world.logged("none: Offline: Unit 2 says nothing of SunSpec models").await;
+    assert_eq!(agent.stop().await, Some(0));
+}

@@ -10,6 +10,7 @@ use valtronics_agent::decode::{
         frame::{Answer, Exception, Framing, Request},
         profile,
         register::Register,
+        sunspec::{Discovery, Step},
     },
 };
 
@@ -156,4 +157,64 @@ fn profiles_stand_where_the_register_maps_say() {
         let tariffs = if name.starts_with("orno-we-51") { 12 } else { 0 };
         assert_eq!(registers.len(), map.len() - tariffs, "{name}");
     }
+}
+
+#[test]
+fn sunspec_models_are_those_of_the_alliance() {
+    let Some(folder) = folder("modbus/sunspec") else { return };
+    for (id, values) in [(101, 24), (103, 24), (113, 24), (160, 10), (203, 37), (213, 37)] {
+        let model = fs::read_to_string(folder.join(format!("model_{id}.json"))).unwrap();
+        let model: Value = serde_json::from_str(&model).unwrap();
+        let group = &model["group"];
+        let scales = offsets(&group["points"], 0);
+        let mut points = scales.clone();
+        // Two modules of the inputs.
+        for module in group["groups"].as_array().into_iter().flatten().cycle().take(2) {
+            let end = points.last().map(|(_, offset, size)| offset + size).unwrap();
+            points.extend(offsets(&module["points"], end));
+        }
+        let length = points.last().map(|(_, offset, size)| offset + size).unwrap() - 2;
+        let expected: Vec<(u16, u16, Option<&str>)> = points
+            .iter()
+            .map(|(point, offset, size)| {
+                let scale = scales.iter().find(|(scale, ..)| point["sf"] == scale["name"]);
+                let scale = scale.map_or(*offset, |(_, offset, _)| *offset);
+                let (begin, end) = (scale.min(*offset), (scale + 1).max(offset + size));
+                (begin, end - begin, point["units"].as_str())
+            })
+            .collect();
+        let Step::Found(registers) = discover(id, length) else { panic!("{id}") };
+        assert_eq!(registers.len(), values, "{id}");
+        for register in registers {
+            let Span { first, count, .. } = register.span;
+            let unit = match register.unit.as_deref() {
+                Some("°C") => Some("C"),
+                Some("%") if id == 213 => Some("PF"),
+                Some("%") => Some("Pct"),
+                unit => unit,
+            };
+            assert!(expected.contains(&(first - 2, count, unit)), "{id}: {register:?}");
+        }
+    }
+}
+
+/// Points with their offsets and sizes.
+fn offsets(points: &Value, begin: u16) -> Vec<(&Value, u16, u16)> {
+    let mut offset = begin;
+    let mut places = Vec::new();
+    for point in points.as_array().unwrap() {
+        let size = u16::try_from(point["size"].as_u64().unwrap()).unwrap();
+        places.push((point, offset, size));
+        offset += size;
+    }
+    places
+}
+
+/// Lets a device at address 0 say that it has this model only.
+fn discover(id: u16, length: u16) -> Step {
+    let mut discovery = Discovery::new();
+    assert_eq!(discovery.take(None), Step::More);
+    assert_eq!(discovery.take(Some(&[0x5375, 0x6e53])), Step::More);
+    assert_eq!(discovery.take(Some(&[id, length])), Step::More);
+    discovery.take(Some(&[0xffff, 0]))
 }

@@ -19,8 +19,10 @@ pub struct Register {
     pub metric: Arc<str>,
     /// Its unit, as it was written.
     pub unit: Option<Arc<str>>,
-    /// Where it stands.
+    /// What has to be read for it.
     pub span: Span,
+    /// Where its own words stand.
+    place: Span,
     kind: Kind,
     order: Order,
     scale: Scale,
@@ -65,19 +67,24 @@ enum Scale {
     /// A power of ten, which moves the decimal point and adds no digits of the machine's.
     Ten(i32),
     Factor(f64),
+    /// The power of ten that another register holds.
+    At(u16),
 }
 
 impl Register {
     /// Makes a sample of the words of a block; none where the device says that it has no value.
     #[must_use]
     pub fn sample(&self, words: Words<'_>) -> Option<Sample> {
-        let words = words.at(self.span.first, self.span.count)?;
-        let value = self.value(words)?;
+        let scale = match self.scale {
+            Scale::At(address) => Scale::power(words.at(address, 1)?)?,
+            known @ (Scale::One | Scale::Ten(_) | Scale::Factor(_)) => known,
+        };
+        let value = self.value(words.at(self.place.first, self.place.count)?, scale)?;
         let (metric, unit) = (Arc::clone(&self.metric), self.unit.clone());
         Some(Sample { device: None, metric, value, unit, at: None, received: None })
     }
 
-    fn value(&self, words: &[u16]) -> Option<Value> {
+    fn value(&self, words: &[u16], scale: Scale) -> Option<Value> {
         let swapped = |word: &u16| match self.order.low_byte_first {
             true => word.swap_bytes(),
             false => *word,
@@ -93,27 +100,37 @@ impl Register {
         if self.absent == Some(raw) {
             return None;
         }
-        let unused = 64 - 16 * u32::from(self.span.count.min(4));
+        let unused = 64 - 16 * u32::from(self.place.count.min(4));
         match self.kind {
             Kind::Bool => Some(Value::Bool(raw != 0)),
             Kind::Bit(bit) => Some(Value::Bool(raw >> bit & 1 == 1)),
-            Kind::Unsigned => self.scale.of(raw, raw.into()),
+            Kind::Unsigned => scale.of(raw, raw.into()),
             Kind::Signed => {
                 let signed = (raw << unused).cast_signed() >> unused;
-                self.scale.of(signed, Value::Int(signed))
+                scale.of(signed, Value::Int(signed))
             }
-            Kind::Float if self.span.count == 2 => {
+            Kind::Float if self.place.count == 2 => {
                 // The shortest decimal that names it: 230.2, not 230.1999969482422.
                 let float = f32::from_bits(u32::try_from(raw).ok()?);
-                self.scale.of(float, Value::finite(float.to_string().parse().ok()?)?)
+                scale.of(float, Value::finite(float.to_string().parse().ok()?)?)
             }
             Kind::Float => {
                 let float = f64::from_bits(raw);
-                self.scale.of(float, Value::finite(float)?)
+                scale.of(float, Value::finite(float)?)
             }
             // Texts were read above.
             Kind::Text => None,
         }
+    }
+    /// Says that the register at `address` holds the power of ten of its scale.
+    #[must_use]
+    pub fn scaled_at(mut self, address: u16) -> Self {
+        let Span { first, count, .. } = self.span;
+        let begin = first.min(address);
+        let end = (first + count - 1).max(address);
+        self.span = Span { first: begin, count: end - begin + 1, ..self.span };
+        self.scale = Scale::At(address);
+        self
     }
 }
 
@@ -125,7 +142,15 @@ impl Scale {
                 Value::finite(format!("{}e{power}", number.to_string()).parse().ok()?)
             }
             Self::Factor(factor) => Value::finite(unscaled.as_f64()? * factor),
+            // Looked up before.
+            Self::At(_) => None,
         }
+    }
+
+    /// Takes a scale factor of SunSpec: -10 to 10, anything else is none.
+    fn power(words: &[u16]) -> Option<Self> {
+        let power = words.first()?.cast_signed();
+        (-10..=10).contains(&power).then_some(Self::Ten(power.into()))
     }
 
     /// Reads `/100` or `*0.1`.
@@ -222,7 +247,7 @@ impl FromStr for Register {
         let span = Span { table, first: address, count };
         let (metric, unit) = (name.into(), unit.map(Arc::from));
         let (order, scale, absent) = (BIG_ENDIAN, Scale::One, None);
-        let mut register = Self { metric, unit, span, kind, order, scale, absent };
+        let mut register = Self { metric, unit, span, place: span, kind, order, scale, absent };
         while let Some(word) = words.next() {
             register.qualify(word, &mut words)?;
         }

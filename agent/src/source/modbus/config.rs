@@ -21,6 +21,8 @@ const LEAST_EVERY: Duration = Duration::from_millis(50);
 /// How long a line keeps silent before a request, if nothing else is said: more than the 3.5
 /// characters of the standard at any speed, and what slow transceivers need to turn round.
 const GAP: Duration = Duration::from_millis(20);
+/// The profile of devices that say themselves what they have.
+const SUNSPEC: &str = "sunspec";
 
 /// A table `[[modbus]]`.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub(super) struct DeviceConfig {
     pub(super) every: Duration,
     pub(super) rules: Rules,
     pub(super) registers: Vec<Register>,
+    /// It says itself what it has.
+    pub(super) is_sunspec: bool,
 }
 
 /// Where the devices are.
@@ -216,10 +220,11 @@ impl DeviceConfig {
             let why = "expected a name of 1 to 128 bytes without control characters";
             return Err(Fault::at(&name, why));
         }
-        let mut registers = profile.map_or(Ok(Vec::new()), |profile| {
+        let is_sunspec = profile.as_ref().is_some_and(|profile| profile.get_ref() == SUNSPEC);
+        let mut registers = profile.filter(|_| !is_sunspec).map_or(Ok(Vec::new()), |profile| {
             let known = profile::registers(profile.get_ref());
             known.ok_or_else(|| {
-                let names: Vec<_> = profile::names().collect();
+                let names: Vec<_> = profile::names().chain([SUNSPEC]).collect();
                 Fault::at(&profile, format!("expected one of {}", names.join(", ")))
             })
         })?;
@@ -234,12 +239,19 @@ impl DeviceConfig {
             }
             registers.push(register);
         }
-        if registers.is_empty() {
+        if registers.is_empty() && !is_sunspec {
             return Err(Fault::in_span(span, "expected `profile` or `registers`"));
         }
         let every = rules.every.take().unwrap_or(EVERY).max(LEAST_EVERY);
         let unit = unit.into_inner();
-        let device = Self { unit, name: name.get_ref().as_str().into(), every, rules, registers };
+        let device = Self {
+            unit,
+            name: name.get_ref().as_str().into(),
+            every,
+            rules,
+            registers,
+            is_sunspec,
+        };
         Ok((name, device))
     }
 }

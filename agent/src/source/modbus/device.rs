@@ -3,12 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{bus::Said, config::DeviceConfig};
 use crate::{
     backoff::Backoff,
-    clock,
     decode::{
         Sample,
         modbus::{
@@ -16,6 +15,7 @@ use crate::{
             frame::Exception,
             plan::{Plan, Split},
             register::Register,
+            sunspec::{Discovery, Step},
         },
     },
     normalize::Normalizer,
@@ -43,6 +43,7 @@ enum Trouble {
     Silence,
     Damage,
     Exception(Exception),
+    NoModels,
 }
 
 /// A device, and how far this round has come.
@@ -54,8 +55,14 @@ pub(super) struct Device {
     /// When its next round begins.
     pub(super) due: Instant,
     every: Duration,
+    /// What it was told to read; with a discovery more is found.
+    registers: Vec<Register>,
+    is_sunspec: bool,
+    discovery: Option<Discovery>,
     plan: Plan,
     place: usize,
+    /// Nothing more is asked in this round.
+    is_over: bool,
     /// A value came in this round.
     is_heard: bool,
     /// A damaged answer was already asked for again in this round.
@@ -70,16 +77,20 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) fn new(config: &DeviceConfig) -> Self {
-        let DeviceConfig { unit, name, every, rules, registers } = config.clone();
+    pub(super) fn new(config: &DeviceConfig, now: Instant) -> Self {
+        let DeviceConfig { unit, name, every, rules, registers, is_sunspec } = config.clone();
         Self {
             unit,
             normalizer: Normalizer::new(rules, Arc::clone(&name)),
             name,
-            due: clock::monotonic(),
+            due: now,
             every,
-            plan: Plan::new(registers),
+            plan: Plan::new(registers.clone()),
+            registers,
+            is_sunspec,
+            discovery: is_sunspec.then(Discovery::new),
             place: 0,
+            is_over: false,
             is_heard: false,
             has_repeated: false,
             trouble: None,
@@ -91,9 +102,11 @@ impl Device {
         }
     }
 
-    /// Begins anew with a line that was opened again; what it refuses is remembered.
-    pub(super) fn restart(&mut self) {
-        self.due = clock::monotonic();
+    /// Begins anew with a line that was opened again; what it refuses is remembered, but what a
+    /// device says of itself may be another one's now.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.discovery = self.is_sunspec.then(Discovery::new);
+        self.due = now;
         self.place = 0;
         self.misses = 0;
         self.said = None;
@@ -109,13 +122,21 @@ impl Device {
 
     /// Returns what to ask next; none when the round is over.
     pub(super) fn next(&self) -> Option<Span> {
-        self.plan.blocks.get(self.place).map(|block| block.span)
+        if self.is_over {
+            return None;
+        }
+        let planned = || self.plan.blocks.get(self.place).map(|block| block.span);
+        self.discovery.as_ref().map(Discovery::ask).or_else(planned)
     }
 
     /// Takes what it said, and returns the values in it.
     pub(super) fn take(&mut self, said: Said) -> Vec<Sample> {
         match said {
+            Said::Words(words) if self.discovery.is_some() => self.discover(Some(&words)),
             Said::Words(words) => return self.samples(&words),
+            Said::Refused(exception) if self.discovery.is_some() && !exception.is_silence() => {
+                self.discover(None);
+            }
             Said::Refused(exception) if exception.is_about_the_request() => {
                 self.trouble = Some(Trouble::Exception(exception));
                 self.refuse();
@@ -134,6 +155,24 @@ impl Device {
         Vec::new()
     }
 
+    fn discover(&mut self, words: Option<&[u16]>) {
+        let Some(discovery) = &mut self.discovery else { return };
+        match discovery.take(words) {
+            Step::More => {}
+            Step::Found(found) if !found.is_empty() => {
+                let models: Vec<u16> = discovery.models().collect();
+                info!(device = %self.name, ?models, registers = found.len(), "SunSpec models found");
+                self.plan = Plan::new(self.registers.iter().cloned().chain(found).collect());
+                self.discovery = None;
+            }
+            Step::Found(_) | Step::Nothing => {
+                self.discovery = Some(Discovery::new());
+                self.trouble = Some(Trouble::NoModels);
+                self.is_over = true;
+            }
+        }
+    }
+
     fn samples(&mut self, words: &[u16]) -> Vec<Sample> {
         let Some(block) = self.plan.blocks.get_mut(self.place) else { return Vec::new() };
         self.place += 1;
@@ -146,11 +185,13 @@ impl Device {
     /// Ends the round. The block comes last from now on, for it may be the only one that is not
     /// answered.
     fn give_up(&mut self, trouble: Trouble) {
-        if !self.miss(trouble) && self.place < self.plan.blocks.len() {
+        self.is_over = true;
+        if self.discovery.is_some() {
+            self.trouble = Some(trouble);
+        } else if !self.miss(trouble) && self.place < self.plan.blocks.len() {
             let block = self.plan.blocks.remove(self.place);
             self.plan.blocks.push(block);
         }
-        self.place = self.plan.blocks.len();
     }
 
     /// Notes that the block was not answered; returns whether it is taken apart for that.
@@ -179,6 +220,7 @@ impl Device {
         let trouble = self.trouble.take();
         let is_heard = std::mem::take(&mut self.is_heard);
         self.place = 0;
+        self.is_over = false;
         self.has_repeated = false;
         if !self.refused.is_empty() && self.retry_at.is_none() {
             self.retry_at = Some(now + self.retry.wait());
@@ -210,6 +252,7 @@ impl Trouble {
             Self::Exception(exception) if exception.is_silence() => {
                 format!("No answer from unit {unit}: {exception}")
             }
+            Self::NoModels => format!("Unit {unit} says nothing of SunSpec models"),
             Self::Exception(exception) => format!("Unit {unit} answers with {exception}"),
         }
     }
