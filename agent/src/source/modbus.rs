@@ -90,7 +90,7 @@ async fn ask(
         match &said {
             Said::Words(_) => outlet.tally.good += 1,
             Said::Refused(_) => outlet.tally.foreign += 1,
-            Said::Damage => {
+            Said::Damage | Said::Noise => {
                 outlet.tally.damaged += 1;
                 outlet.complain(&format!("an answer of unit {}", device.unit));
             }

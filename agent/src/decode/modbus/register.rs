@@ -122,12 +122,13 @@ impl Register {
             Kind::Text => None,
         }
     }
+
     /// Says that the register at `address` holds the power of ten of its scale.
     #[must_use]
     pub fn scaled_at(mut self, address: u16) -> Self {
         let Span { first, count, .. } = self.span;
         let begin = first.min(address);
-        let end = (first + count - 1).max(address);
+        let end = (first + (count - 1)).max(address);
         self.span = Span { first: begin, count: end - begin + 1, ..self.span };
         self.scale = Scale::At(address);
         self

@@ -42,8 +42,10 @@ pub(super) enum Said {
     Words(Vec<u16>),
     /// Why it refuses.
     Refused(Exception),
-    /// Something, but no answer.
+    /// An answer of its own that is damaged.
     Damage,
+    /// Something that is no answer of its own.
+    Noise,
     /// Nothing.
     Silence,
 }
@@ -162,13 +164,15 @@ impl Bus {
     async fn hear(&mut self, request: Request, deadline: Instant) -> Result<Said, Closed> {
         let mut piece = [0; LONGEST];
         loop {
-            let has_begun = self.framing == Framing::Rtu && !self.received.is_empty();
+            let is_rtu = self.framing == Framing::Rtu;
+            let has_begun = is_rtu && self.received.first() == Some(&request.unit);
             let until = match has_begun {
                 true => (clock::monotonic() + QUIET).min(deadline + QUIET),
                 false => deadline,
             };
             let count = match timeout_at(until, self.stream.read(&mut piece)).await {
                 Err(_) if has_begun => return Ok(Said::Damage),
+                Err(_) if is_rtu && !self.received.is_empty() => return Ok(Said::Noise),
                 Err(_) => return Ok(Said::Silence),
                 Ok(Ok(0) | Err(_)) => return Err(self.closed()),
                 Ok(Ok(count)) => count,
@@ -178,7 +182,7 @@ impl Bus {
                 Answer::Words(words) => return Ok(Said::Words(words)),
                 Answer::Refused(exception) => return Ok(Said::Refused(exception)),
                 Answer::Incomplete if self.received.len() <= MOST_BYTES => {}
-                Answer::Incomplete if self.framing == Framing::Rtu => return Ok(Said::Damage),
+                Answer::Incomplete if is_rtu => return Ok(Said::Noise),
                 Answer::Incomplete | Answer::Broken => return Err(self.closed()),
             }
         }

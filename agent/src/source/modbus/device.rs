@@ -107,9 +107,9 @@ impl Device {
     pub(super) fn restart(&mut self, now: Instant) {
         self.discovery = self.is_sunspec.then(Discovery::new);
         self.due = now;
-        self.place = 0;
         self.misses = 0;
         self.said = None;
+        self.end_round();
     }
 
     /// Begins a round, or goes on with one that a broken connection has interrupted.
@@ -150,7 +150,8 @@ impl Device {
             Said::Damage if !self.has_repeated => self.has_repeated = true,
             Said::Damage => self.give_up(Trouble::Damage),
             Said::Refused(exception) => self.give_up(Trouble::Exception(exception)),
-            Said::Silence => self.give_up(Trouble::Silence),
+            // Its answer may still come.
+            Said::Noise | Said::Silence => self.give_up(Trouble::Silence),
         }
         Vec::new()
     }
@@ -198,8 +199,10 @@ impl Device {
     fn miss(&mut self, trouble: Trouble) -> bool {
         self.trouble = Some(trouble);
         let Some(block) = self.plan.blocks.get_mut(self.place) else { return false };
-        block.misses += 1;
-        let is_refusal = self.is_heard && block.misses >= BLOCK_MISSES;
+        // One that is dead says nothing of its blocks.
+        let is_alive = self.is_heard || self.misses == 0;
+        block.misses += u32::from(is_alive);
+        let is_refusal = is_alive && block.misses >= BLOCK_MISSES;
         if is_refusal {
             self.refuse();
         }
@@ -217,11 +220,8 @@ impl Device {
 
     /// Ends the round, and returns why the device counts as offline, where that is new.
     pub(super) fn finish(&mut self, now: Instant) -> Option<String> {
-        let trouble = self.trouble.take();
-        let is_heard = std::mem::take(&mut self.is_heard);
-        self.place = 0;
-        self.is_over = false;
-        self.has_repeated = false;
+        let (trouble, is_heard) = (self.trouble, self.is_heard);
+        self.end_round();
         if !self.refused.is_empty() && self.retry_at.is_none() {
             self.retry_at = Some(now + self.retry.wait());
         }
@@ -241,6 +241,17 @@ impl Device {
         self.said = trouble;
         Some(news.of(self.unit))
     }
+
+    fn end_round(&mut self) {
+        self.place = 0;
+        self.is_over = false;
+        self.is_heard = false;
+        self.has_repeated = false;
+        // Where it has refused everything, nothing is left that could say so again.
+        if self.next().is_some() {
+            self.trouble = None;
+        }
+    }
 }
 
 impl Trouble {
@@ -257,3 +268,6 @@ impl Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

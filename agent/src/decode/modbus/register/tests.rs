@@ -61,6 +61,19 @@ fn scales_move_the_decimal_point_and_add_no_digits() {
 }
 
 #[test]
+fn a_scale_may_stand_beside_its_value() {
+    let register: Register = "a holding 65534 i32".parse().unwrap();
+    let register = register.scaled_at(65530);
+    assert_eq!((register.span.first, register.span.count), (65530, 6));
+    for (power, expected) in
+        [(0xffff, float(12.3)), (2, float(12300.0)), (0, float(123.0)), (0x8000, None), (11, None)]
+    {
+        let words = Words { first: 65530, words: &[power, 9, 9, 9, 0, 123] };
+        assert_eq!(register.sample(words).map(|sample| sample.value), expected, "{power}");
+    }
+}
+
+#[test]
 fn an_absent_value_is_no_sample() {
     check("a holding 0 f32", &[0x7fc0, 0], None);
     check("a holding 0 f32 *10", &[0x7f80, 0], None);
