@@ -45,7 +45,7 @@ struct Keys {
 /// Where the agent keeps what survives, if nothing else is said.
 pub const DATA_DIR: &str = "/var/lib/valtronics-agent";
 /// Sources of the contract that a later version reads.
-const LATER: [&str; 2] = ["modbus", "sparkplug"];
+const LATER: [&str; 1] = ["sparkplug"];
 
 impl Config {
     /// Reads a file.
@@ -109,7 +109,7 @@ fn read_sources(
     faults: &mut Vec<Fault>,
 ) -> Vec<source::Config> {
     let mut sources: Vec<source::Config> = Vec::new();
-    for kind in ["serial", "mqtt", "replay", "host"] {
+    for kind in ["serial", "mqtt", "modbus", "replay", "host"] {
         let tables = match kind {
             "host" => file.take("host").map_or(Ok(Vec::new()), |host| Ok(vec![Section::of(host)?])),
             _ => file.take_all(kind),

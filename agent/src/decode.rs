@@ -18,6 +18,7 @@ pub mod nmea;
 pub mod vedirect;
 pub mod dsmr;
 pub mod guess;
+pub mod modbus;
 pub mod topic;
 
 pub use context::{Context, device_time};

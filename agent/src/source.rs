@@ -1,4 +1,5 @@
-//! Where readings come from: one task for each `[[serial]]`, `[[mqtt]]`, `[[replay]]` and `[host]`.
+//! Where readings come from: one task for each `[[serial]]`, `[[mqtt]]`, `[[modbus]]`, `[[replay]]`
+//! and `[host]`.
 //!
 //! A source reads bytes, has them decoded and normalised, and puts [`SourceEvent`]s into its
 //! [`outlet`]. What breaks is opened again by the source itself, with its reason as a device status.
@@ -6,10 +7,12 @@
 pub mod capture;
 pub mod outlet;
 pub mod lines;
+pub mod port;
 pub mod serial;
 pub mod topics;
 pub mod messages;
 pub mod mqtt;
+pub mod modbus;
 pub mod replay;
 pub mod host;
 
@@ -88,6 +91,8 @@ pub enum Kind {
     Serial(serial::Config),
     /// Messages from an MQTT broker.
     Mqtt(mqtt::Config),
+    /// Devices on a Modbus line or network.
+    Modbus(modbus::Config),
     /// A recorded file.
     Replay(replay::Config),
     /// The gateway itself.
@@ -129,6 +134,10 @@ pub fn read(
             let name = own.url.host.clone();
             (Kind::Mqtt(own), name)
         })?,
+        "modbus" => modbus::Config::read(&mut section, &rules, folder).map(|own| {
+            let name = own.usual_name();
+            (Kind::Modbus(own), name)
+        })?,
         "replay" => replay::Config::read(&mut section, rules, folder).map(|own| {
             let name = own.usual_name();
             (Kind::Replay(own), name)
@@ -153,6 +162,7 @@ pub async fn run(kind: Kind, outlet: Outlet) {
     match kind {
         Kind::Mqtt(config) => mqtt::run(config, outlet).await,
         Kind::Serial(config) => stopped(&closing, serial::run(config, outlet)).await,
+        Kind::Modbus(config) => stopped(&closing, modbus::run(config, outlet)).await,
         Kind::Replay(config) => stopped(&closing, replay::run(config, outlet)).await,
         Kind::Host(config) => stopped(&closing, host::run(config, outlet)).await,
     }

@@ -41,6 +41,27 @@ pattern = "Humidity: {hum:%}"
 [[mqtt]]
 url = "mqtt://user@10.0.0.2"
 read = ["plant/{site}/{device}/{metric}", { topic = "farm/{device}/data", time = "ts" }]
+[[modbus]]
+port = "/dev/ttyUSB2"
+baud = 19200
+parity = "even"
+stop_bits = 1
+timeout = "500ms"
+gap = "50ms"
+every = "5s"
+[[modbus.devices]]
+unit = 1
+name = "main"
+profile = "sdm630"
+[[modbus.devices]]
+unit = 7
+name = "chiller"
+every = "1m"
+registers = ["supply_temp °C input 30 i16 /10", "energy kWh holding 0x100 u32 cdab /100"]
+units = { energy = "MWh" }
+[[modbus]]
+port = "tcp://10.0.0.9:502"
+devices = [{ unit = 0, name = "inverter", registers = ["power W 40084 i16"] }]
 [[replay]]
 file = "log"
 speed = 2.0
@@ -82,8 +103,8 @@ fn a_mistake_names_file_line_and_key() {
              such as \"wss://server:8000/uplink\"",
         ),
         (
-            "[[modbus]]\nport = \"/dev/x\"",
-            "gw.toml:1: modbus: [[modbus]] is not supported by this version",
+            "[[sparkplug]]\nurl = \"mqtt://x\"",
+            "gw.toml:1: sparkplug: [[sparkplug]] is not supported by this version",
         ),
         (
             "[[mqtt]]\nurl = \"mqtt://x\"\nread = [\"meshtastic\"]",
@@ -133,5 +154,73 @@ fn a_deadband_says_how_long_a_device_may_keep_still() {
         let expected = minutes.map(|minutes| std::time::Duration::from_secs(60 * minutes));
         let config = Config::load(&path).unwrap();
         assert_eq!(config.sources[0].offline_after, expected, "{keys}");
+    }
+}
+
+#[test]
+fn a_mistake_of_a_modbus_device_names_its_line() {
+    for (keys, expected) in [
+        ("", "1: modbus: expected at least one [[modbus.devices]], with `unit` and `name`"),
+        ("parity = \"mark\"", "3: modbus.parity: unknown variant `mark`"),
+        ("stop_bits = 3", "3: modbus.stop_bits: expected 1 or 2"),
+        ("timeout = \"0s\"", "3: modbus.timeout: expected 10 ms to 60 s"),
+        ("gap = \"1m\"", "3: modbus.gap: expected at most 10 s"),
+        ("[[modbus.devices]]\nunit = 1\nname = \"a\"", "3: modbus.devices: expected `profile`"),
+        ("[[modbus.devices]]\nname = \"a\"", "3: modbus.devices: missing key `unit`"),
+        (
+            "[[modbus.devices]]\nunit = 256\nname = \"a\"",
+            "4: modbus.devices.unit: invalid value: integer `256`, expected u8",
+        ),
+        (
+            "[[modbus.devices]]\nunit = 0\nname = \"a\"\nprofile = \"sdm120\"",
+            "4: modbus.devices.unit: 0 asks all units of a line, and none answers",
+        ),
+        (
+            "[[modbus.devices]]\nunit = 1\nname = \"a\"\nprofile = \"sdm9\"",
+            "6: modbus.devices.profile: expected one of sdm120, sdm220, ",
+        ),
+        (
+            "[[modbus.devices]]\nunit = 1\nname = \"a\"\nregisters = [\n\"b holding 1\"]",
+            "7: modbus.devices.registers: the type is missing; expected \"name unit? table address",
+        ),
+        (
+            "[[modbus.devices]]\nunit = 1\nname = \"a\"\nprofile = \"sdm120\"\n\
+             registers = [\"power W holding 1 u16\"]",
+            "7: modbus.devices.registers: the device has another register `power`",
+        ),
+        (
+            "devices = [\n{ unit = 1, name = \"a\", profile = \"sdm120\" },\n\
+             { unit = 2, name = \"a\", profile = \"sdm120\" }]",
+            "5: modbus.devices.name: another device here has this name",
+        ),
+        (
+            "[[modbus.devices]]\nunit = 1\nname = \"a\"\nprofiel = \"sdm120\"",
+            "6: modbus.devices.profiel: unknown key `profiel`; did you mean `profile`?",
+        ),
+        (
+            "[[modbus.devices]]\nunit = 1\nname = \"a\"\nprofile = \"sdm120\"\nscale = \"x\"",
+            "7: modbus.devices.scale: expected a number, or { metric = number }",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gw.toml");
+        std::fs::write(&path, format!("[[modbus]]\nport = \"/dev/x\"\n{keys}")).unwrap();
+        let shown = Config::load(&path).unwrap_err().to_string();
+        let shown = shown.replace(&format!("{}/gw.toml:", dir.path().display()), "");
+        assert!(shown.starts_with(expected), "{keys}\n{shown}\n{expected}");
+    }
+    for (port, is_good) in [
+        ("tcp://meter.local:502", true),
+        ("rtu+tcp://[::1]:8899", true),
+        ("tcp://meter.local", false),
+        ("udp://x:502", false),
+        ("", false),
+    ] {
+        let devices = "devices = [{ unit = 1, name = \"a\", profile = \"sdm120\" }]";
+        let text = format!("[[modbus]]\nport = \"{port}\"\n{devices}\n");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gw.toml");
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(Config::load(&path).is_ok(), is_good, "{port}");
     }
 }

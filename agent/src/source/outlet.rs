@@ -172,6 +172,34 @@ impl Outlet {
         self.put(SourceEvent::Device(DeviceInfo { device: device.into(), offline_after })).await
     }
 
+    /// Says of one device that it gives nothing more, and why.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn device_offline(&self, device: &Arc<str>, reason: &str) -> Result<(), Stopping> {
+        warn!(source = %self.name, device = %device, "{reason}");
+        let (device, reason) = (Arc::clone(device), reason.into());
+        let timestamp = clock::now();
+        let change = StatusChange { device, status: Status::Offline, reason, timestamp };
+        self.put(SourceEvent::Status(change)).await
+    }
+
+    /// Gets to know a device, which then has a status even if no reading of it ever comes.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub async fn meet(&mut self, device: &Arc<str>) -> Result<(), Stopping> {
+        if self.devices.contains(device) || self.devices.len() >= DEVICES {
+            return Ok(());
+        }
+        self.devices.insert(Arc::clone(device));
+        if self.offline_after.is_some() {
+            let (device, offline_after) = (device.to_string(), self.offline_after);
+            self.put(SourceEvent::Device(DeviceInfo { device, offline_after })).await?;
+        }
+        Ok(())
+    }
+
     /// Logs why input was damaged, at most once a minute.
     pub fn complain(&mut self, cause: &str) {
         let now = clock::monotonic();
@@ -185,17 +213,7 @@ impl Outlet {
 
     async fn meet_devices(&mut self, readings: &[Reading]) -> Result<(), Stopping> {
         for reading in readings {
-            if self.devices.contains(&reading.device) || self.devices.len() >= DEVICES {
-                continue;
-            }
-            self.devices.insert(reading.device.clone());
-            if self.offline_after.is_some() {
-                let info = DeviceInfo {
-                    device: reading.device.to_string(),
-                    offline_after: self.offline_after,
-                };
-                self.put(SourceEvent::Device(info)).await?;
-            }
+            self.meet(&reading.device).await?;
         }
         Ok(())
     }

@@ -3,23 +3,17 @@
 //! A port that is missing at the start, is unplugged, or belongs to somebody else for now is tried
 //! again for ever. Each opening begins a new line: half a line before does not complete one after.
 
-use std::{
-    convert::Infallible, fs::File, io, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration,
-};
+use std::{convert::Infallible, path::PathBuf, time::Duration};
 
-use rustix::{fs::OFlags, termios::ioctl_tiocexcl};
-use serde::{Deserialize, Deserializer, de};
-use tokio::{
-    io::{AsyncReadExt, join, sink},
-    net::unix::pipe,
-    time::sleep,
-};
-use tokio_serial::{ErrorKind, SerialPortBuilderExt};
-use tracing::{info, warn};
+use serde::Deserialize;
+use tokio::{io::AsyncReadExt, time::sleep};
+use tokio_serial::{Parity, StopBits};
+use tracing::info;
 
 use super::{
     lines::{self, Lines},
     outlet::{Outlet, Stopping},
+    port::{self, FIRST_WAIT, LONGEST_WAIT, Line, OpenError},
 };
 use crate::{
     backoff::Backoff,
@@ -28,19 +22,11 @@ use crate::{
     dial::{self, Stream},
 };
 
-/// The first wait for a port: as long as a device takes that only restarts.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait: whoever plugs a cable in looks at the screen for this long.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How much is read at once: as much as a tty holds.
 const READ_BYTES: usize = 4096;
 /// How long reading lingers when it had to wait less than this, that is above 100 wakes a second:
 /// 115,200 baud bring 115 bytes in this time, and a tty holds 4,096.
 const LINGER: Duration = Duration::from_millis(10);
-
-/// What tokio-serial says where the system knows no `termios2`, through which it sets every speed:
-/// in some sandboxes, and in the user mode of qemu 7.2.
-const NO_TERMIOS2: &str = "Function not implemented";
 
 /// A table `[[serial]]`.
 #[derive(Debug, Clone)]
@@ -54,19 +40,12 @@ pub struct Config {
 #[derive(Deserialize)]
 struct Keys {
     port: Port,
-    #[serde(default = "default_baud", deserialize_with = "baud")]
+    #[serde(default = "default_baud", deserialize_with = "port::baud")]
     baud: u32,
 }
 
 fn default_baud() -> u32 {
     115_200
-}
-
-fn baud<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    match u32::deserialize(deserializer)? {
-        baud @ 50..=4_000_000 => Ok(baud),
-        _ => Err(de::Error::custom("expected a baud rate of 50 to 4000000")),
-    }
 }
 
 /// What is opened.
@@ -130,18 +109,10 @@ impl Config {
 /// Why a port gives nothing; each is a sentence for a device's status.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("Serial port not found: {0}")]
-    NotFound(String),
-    #[error("Serial port in use by another program: {0}")]
-    InUse(String),
-    #[error("No permission for serial port {0}; the group dialout usually has it")]
-    Denied(String),
-    #[error("Serial port {0} cannot be opened: {1}")]
-    Unusable(String, String),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("Serial port unplugged")]
     Unplugged,
-    #[error("{0}")]
-    Unreachable(#[from] dial::DialError),
     #[error("Connection closed by {0}")]
     Closed(String),
     #[error(transparent)]
@@ -189,35 +160,12 @@ async fn read(
     }
 }
 
-async fn open(config: &Config) -> Result<Box<dyn Stream>, Lost> {
-    let path = match &config.port {
-        Port::Tcp(address) => return Ok(Box::new(dial::tcp(address).await?)),
-        Port::Device(path) => path.to_string_lossy().into_owned(),
-    };
-    match tokio_serial::new(&path, config.baud).exclusive(true).open_native_async() {
-        Ok(port) => Ok(Box::new(port)),
-        Err(error) if error.description == NO_TERMIOS2 => match open_as_it_is(&path) {
-            Ok(port) => Ok(port),
-            Err(error) => Err(Lost::Unusable(path, error.to_string())),
-        },
-        Err(error) => Err(match error.kind() {
-            ErrorKind::Io(io::ErrorKind::NotFound) => Lost::NotFound(path),
-            ErrorKind::Io(io::ErrorKind::PermissionDenied) => Lost::Denied(path),
-            ErrorKind::NoDevice => Lost::InUse(path),
-            ErrorKind::InvalidInput | ErrorKind::Unknown | ErrorKind::Io(_) => {
-                Lost::Unusable(path, error.to_string())
-            }
-        }),
+async fn open(config: &Config) -> Result<Box<dyn Stream>, OpenError> {
+    let line = Line { baud: config.baud, parity: Parity::None, stop_bits: StopBits::One };
+    match &config.port {
+        Port::Tcp(address) => Ok(Box::new(dial::tcp(address).await?)),
+        Port::Device(path) => port::open(path, line),
     }
-}
-
-/// Opens a port without setting its speed, where the system cannot: as `stty` left it.
-fn open_as_it_is(path: &str) -> io::Result<Box<dyn Stream>> {
-    let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
-    let file = File::options().read(true).write(true).custom_flags(flags).open(path)?;
-    ioctl_tiocexcl(&file)?;
-    warn!(port = path, "its speed cannot be set on this system; reading with the one it has");
-    Ok(Box::new(join(pipe::Receiver::from_file_unchecked(file)?, sink())))
 }
 
 fn gone(port: &Port) -> Lost {

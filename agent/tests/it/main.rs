@@ -10,12 +10,15 @@
 mod world;
 mod server;
 mod parts;
+mod slave;
 mod formats;
 mod corpora;
 mod described;
+mod modbus_corpora;
 mod serial;
 mod mqtt;
 mod discovery;
+mod modbus;
 mod uplink;
 mod tls;
 mod outage;
