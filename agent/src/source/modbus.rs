@@ -48,7 +48,8 @@ pub async fn run(config: Config, mut outlet: Outlet) {
             Lost::Stopping(_) => return,
             // Many devices end a connection on which nothing is asked for a while.
             Lost::Closed(Closed::AfterAnswers(_)) => continue,
-            Lost::Open(_) | Lost::Closed(Closed::Unused(_) | Closed::Unplugged) => {}
+            Lost::Open(_)
+            | Lost::Closed(Closed::Unused(_) | Closed::Foreign(_) | Closed::Unplugged) => {}
         }
         if outlet.offline(&lost.to_string()).await.is_err() {
             return;

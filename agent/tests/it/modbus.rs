@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 use valtronics_protocol::event::Status;
 
 use crate::{
@@ -284,6 +285,23 @@ async fn a_connection_that_ends_after_each_answer_is_made_again_in_silence() {
     }
     assert_eq!(agent.stop().await, Some(0));
     assert!(!world.log().contains("Offline"), "{}", world.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_speaks_something_else_is_named() {
+    let (world, server) = (World::new(), Server::start().await);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let devices = [(1, "m", "registers = [\"a holding 0 u16\"]")];
+    let port = format!("tcp://{address}");
+    world.configure(&server.address, &bus(&port, "every = \"50ms\"", &devices));
+    let _agent = world.run();
+    let mut session = server.welcome(None).await;
+    let (mut stream, _) = within("the agent connects", listener.accept()).await.unwrap();
+    stream.write_all(b"220 mail.example.com ESMTP\r\n").await.unwrap();
+    let event = session.status().await;
+    let reason = format!("{address} does not answer in Modbus TCP");
+    assert_eq!((event.device, event.status, event.reason), ("m".into(), Status::Offline, reason));
 }
 
 #[tokio::test(flavor = "multi_thread")]

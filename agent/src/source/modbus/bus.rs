@@ -57,6 +57,8 @@ pub(super) enum Closed {
     Unplugged,
     #[error("Connection closed by {0}")]
     Unused(String),
+    #[error("{0} does not answer in Modbus TCP")]
+    Foreign(String),
     /// It had served.
     #[error("Connection closed by {0}")]
     AfterAnswers(String),
@@ -94,7 +96,8 @@ impl Bus {
             peer,
             framing: config.link.framing(),
             timeout: config.timeout,
-            gap: config.gap,
+            // At least the 3.5 characters of the standard.
+            gap: config.gap.max(4 * byte),
             byte,
             transaction: 0,
             received: Vec::new(),
@@ -127,11 +130,9 @@ impl Bus {
         let request = Request { transaction: self.transaction, unit, span };
         let bytes = request.encode(self.framing);
         outlet.capture(Some("request"), &bytes).await;
-        let sent = async {
-            self.stream.write_all(&bytes).await?;
-            self.stream.flush().await
-        };
-        if !timeout(self.timeout.max(QUIET), sent).await.is_ok_and(|sent| sent.is_ok()) {
+        // No flush: on a serial port it would block the runtime until the last bit is out.
+        let sent = timeout(self.timeout.max(QUIET), self.stream.write_all(&bytes)).await;
+        if !sent.is_ok_and(|sent| sent.is_ok()) {
             return Err(self.closed());
         }
         let on_the_line = self.byte * (bytes.len() + request.answer_bytes()) as u32;
@@ -183,7 +184,9 @@ impl Bus {
                 Answer::Refused(exception) => return Ok(Said::Refused(exception)),
                 Answer::Incomplete if self.received.len() <= MOST_BYTES => {}
                 Answer::Incomplete if is_rtu => return Ok(Said::Noise),
-                Answer::Incomplete | Answer::Broken => return Err(self.closed()),
+                Answer::Incomplete | Answer::Broken => {
+                    return Err(Closed::Foreign(self.peer.clone().unwrap_or_default()));
+                }
             }
         }
     }

@@ -18,8 +18,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(10);
 /// No device is asked more often: a register read at 9,600 baud takes about this long.
 const LEAST_EVERY: Duration = Duration::from_millis(50);
-/// How long a line keeps silent before a request, if nothing else is said: more than the 3.5
-/// characters of the standard at any speed, and what slow transceivers need to turn round.
+/// How long a line keeps silent before a request, if nothing else is said: what slow transceivers
+/// need to turn round.
 const GAP: Duration = Duration::from_millis(20);
 /// The profile of devices that say themselves what they have.
 const SUNSPEC: &str = "sunspec";
