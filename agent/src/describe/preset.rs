@@ -1,6 +1,6 @@
 //! Presets: programs and devices whose topics and fields are known, by name.
 //!
-//! A preset is a [`Table`]; only Zigbee2MQTT, which describes itself, is more. Pure: topics and
+//! A preset is a `Table`; only Zigbee2MQTT, which describes itself, is more. Pure: topics and
 //! payloads in, samples and who is there out.
 
 mod tables;

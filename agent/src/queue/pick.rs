@@ -8,7 +8,7 @@ use super::{
 };
 
 impl Queue {
-    /// Returns what follows `after`, or nothing where a [`Job`] must read it first.
+    /// Returns what follows `after`, or nothing where a job must read it first.
     pub fn read(&mut self, after: Position, limits: Limits) -> Option<Chunk> {
         let picked = match self.held.after(after.seq) {
             Some(range) if limits.readings > 0 => {
