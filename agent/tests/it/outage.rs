@@ -79,10 +79,12 @@ async fn a_broker_without_a_limit_may_send_all_at_once() {
     let broker = Broker::start_unlimited(&world).await;
     world.configure(&server.address, &broker_source(broker.port));
     let mut agent = world.run();
-    drop(server.welcome(None).await);
+    // To the end, so that it does not come back meanwhile.
+    let first = server.welcome(None).await;
     world.logged("subscribed at the broker").await;
     agent.signal(Signal::KILL);
     assert_eq!(agent.ended().await, None);
+    drop(first);
 
     let lines: String = (1..=MESSAGES).map(|value| format!("{value}\n")).collect();
     broker.publish_lines("p/pump/speed", &world.write("burst", lines)).await;

@@ -154,9 +154,11 @@ async fn an_agent_that_does_not_run_is_told() {
     };
     assert_eq!(refused().await, Some(1));
     let mut agent = world.run();
-    drop(server.welcome(None).await);
+    // To the end, so that it does not come back meanwhile.
+    let session = server.welcome(None).await;
     agent.signal(Signal::KILL);
     agent.ended().await;
+    drop(session);
     // Its socket is still there.
     assert!(world.path("data/status.sock").exists());
     assert_eq!(refused().await, Some(1));
