@@ -1,7 +1,7 @@
 //! From messages to the kernel: many in one system call.
 //!
-//! They are gathered in a buffer of the thread. Copying them there costs less than handing the kernel
-//! a list of them, and only what it has no room for is kept for the connection.
+//! They are gathered in a buffer of the thread, so that a connection holds none of its own; only what
+//! the kernel has no room for is kept for the connection.
 
 use std::{
     cell::Cell,
