@@ -44,17 +44,18 @@ pub struct State {
     pub log_id: String,
 }
 
-/// A device.
+/// A device. As with its metrics, what each reading touches stands together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Device {
-    /// Who it is.
-    pub registered: RegisteredDevice,
-    /// `{sub}/{name}`, by which patterns with a `/` know it.
-    pub key: Box<str>,
     /// Its metrics in the order in which they were first named.
     pub metrics: Vec<Metric>,
     /// What makes its status.
     pub health: Health,
+    /// Who it is.
+    pub registered: RegisteredDevice,
+    /// `{sub}/{name}`, by which patterns with a `/` know it.
+    pub key: Box<str>,
     /// The last change of its status that is committed.
     pub status: Option<DeviceStatusUpdate>,
     /// The alert rules that watch its status.
@@ -62,18 +63,22 @@ pub struct Device {
 }
 
 /// A metric of a device.
+///
+/// In this order: what each reading touches stands together, for of a hundred thousand metrics none is
+/// in a cache when its next reading comes.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Metric {
+    /// Its newest value.
+    pub last: Option<LastValue>,
+    /// The alert rules that watch it.
+    pub rules: Vec<RuleIndex>,
+    /// Whether it is heard as often as it usually is.
+    pub freshness: Freshness,
     /// Its name.
     pub name: Arc<str>,
     /// The symbol of its unit; empty when unknown.
     pub unit: Arc<str>,
-    /// Its newest value.
-    pub last: Option<LastValue>,
-    /// Whether it is heard as often as it usually is.
-    pub freshness: Freshness,
-    /// The alert rules that watch it.
-    pub rules: Vec<RuleIndex>,
 }
 
 /// The newest value of a metric.
@@ -189,7 +194,7 @@ impl Device {
         } else {
             assert_eq!(at, self.metrics.len(), "indices have no holes");
             let (freshness, rules) = (Freshness::default(), Vec::new());
-            self.metrics.push(Metric { name, unit, last: None, freshness, rules });
+            self.metrics.push(Metric { last: None, rules, freshness, name, unit });
         }
     }
 

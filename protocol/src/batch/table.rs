@@ -2,11 +2,13 @@
 
 use std::{collections::HashMap, hash::Hash};
 
+use foldhash::fast::RandomState;
+
 /// A table that guesses: what followed a key last time follows it again.
 #[derive(Debug)]
 pub(super) struct Table<K> {
     entries: Vec<Entry<K>>,
-    by_key: HashMap<K, u32>,
+    by_key: HashMap<K, u32, RandomState>,
     last: usize,
 }
 
@@ -26,7 +28,7 @@ pub(super) enum Found {
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        Self { entries: Vec::new(), by_key: HashMap::new(), last: 0 }
+        Self { entries: Vec::new(), by_key: HashMap::default(), last: 0 }
     }
 }
 

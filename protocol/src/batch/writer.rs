@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::{
     FLAG_PACKED, FLAG_RESET, MAX_BODY_BYTES, MAX_GROUPS, MAX_MEMBERS, MAX_SERIES, TAG_END,
     TAG_GROUP, TAG_ROW, TAG_RUN,
@@ -16,7 +18,7 @@ use crate::{time::UnixMillis, value::Value};
 pub(super) struct Writer {
     series: Vec<Known>,
     groups: Vec<Group<Placed>>,
-    by_members: HashMap<Box<[u32]>, u32>,
+    by_members: HashMap<Box<[u32]>, u32, RandomState>,
     /// How many members all groups have.
     members: usize,
     /// Groups hold neighbours: what the next member of one is expected to be.

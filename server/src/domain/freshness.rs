@@ -27,9 +27,10 @@ const A_ROUND: Duration = Duration::from_secs(2);
 
 /// What is known of one metric: 72 bytes, and 2 ns a reading.
 #[derive(Debug, Clone, Default)]
+#[repr(C)]
 pub struct Freshness {
-    rhythm: Rhythm,
     standing: Standing,
+    rhythm: Rhythm,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,6 +55,12 @@ impl Freshness {
     pub fn heard(&mut self, now: UnixMillis) -> bool {
         self.rhythm.heard(now);
         std::mem::take(&mut self.standing) == Standing::Silent
+    }
+
+    /// Returns when it was heard last.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<UnixMillis> {
+        self.rhythm.heard_at()
     }
 
     /// Takes over that its device was offline when the server stopped.

@@ -13,6 +13,7 @@ const ONE_GO: Duration = Duration::from_millis(50);
 
 /// When something was heard, and how often it usually is.
 #[derive(Debug, Clone, Default)]
+#[repr(C)]
 pub struct Rhythm {
     heard_at: Option<UnixMillis>,
     /// When the first of what was heard in one go last came.

@@ -40,28 +40,31 @@ const UNKNOWN_SILENCE: Duration = Duration::from_secs(15 * 60);
 pub const COME_BACK: Duration = Duration::from_secs(30);
 
 /// What is known of one device.
+///
+/// In this order: what each reading touches comes first.
 #[derive(Debug, Clone, Default)]
+#[repr(C)]
 pub struct Health {
-    announced: Option<Status>,
-    /// When what is known changed last.
-    changed_at: UnixMillis,
     last_seen: Option<UnixMillis>,
     /// Since when silence counts; `None` when there is nothing to miss.
     quiet_since: Option<UnixMillis>,
+    gateway: Gateway,
+    /// When what is known changed last.
+    changed_at: UnixMillis,
     /// Before this, silence means nothing: the server has just started.
     patient_until: Option<UnixMillis>,
+    reported: Option<(Status, Arc<str>)>,
+    announced: Option<Status>,
+    /// What is to be said of a metric that is silent.
+    metric_silent: Option<Arc<str>>,
     /// Live readings since the start: an interval over a restart says nothing.
     rhythm: Rhythm,
     /// What the server is configured to.
     configured: Option<Duration>,
     /// What the agent says.
     declared: Option<Duration>,
-    reported: Option<(Status, Arc<str>)>,
-    gateway: Gateway,
     /// Since when metrics are missed.
     listening_since: UnixMillis,
-    /// What is to be said of a metric that is silent.
-    metric_silent: Option<Arc<str>>,
 }
 
 /// The gateway of a device, as far as it matters.
@@ -118,8 +121,10 @@ impl Health {
 
     /// Notes a live reading.
     pub fn heard(&mut self, now: UnixMillis) {
-        // Its gateway is not there? Then it came another way: it has moved, or writes itself.
-        self.gateway_back(now);
+        if !matches!(self.gateway, Gateway::Connected) {
+            // It came another way: it has moved, or writes itself.
+            self.gateway_back(now);
+        }
         self.rhythm.heard(now);
         self.sign_of_life(now);
         self.reported.take_if(|(status, _)| *status != Status::Warning);

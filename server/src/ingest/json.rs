@@ -5,7 +5,7 @@
 //! read on. Reading a frame allocates nothing for each reading unless a text holds an escape.
 //!
 //! `scan` walks over the JSON, `scalar` is a value of which nothing is known, `fields` makes
-//! messages of them.
+//! messages of them; `usual` is the short way for readings spelled as most programs do.
 
 use std::borrow::Cow;
 
@@ -18,6 +18,7 @@ use valtronics_protocol::{
 mod fields;
 mod scalar;
 mod scan;
+mod usual;
 
 use scan::Scanner;
 

@@ -19,23 +19,39 @@ pub struct Names {
     registrant: Registrant,
     store: StoreHandle,
     devices: HashMap<Box<str>, KnownDevice, RandomState>,
+    words: HashMap<Box<str>, Word, RandomState>,
     size: usize,
 }
+
+/// A metric's name or the spelling of a unit: devices have most of them in common, so that these few
+/// are at hand when the devices themselves are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Word(u32);
 
 /// A device whose id is known.
 #[derive(Debug)]
 pub struct KnownDevice {
     /// Its id.
     pub id: DeviceId,
-    /// By name: the index, and the unit as the agent spells it.
-    metrics: HashMap<Box<str>, (MetricIndex, Box<str>), RandomState>,
+    /// In the order of their names' words.
+    metrics: Vec<KnownMetric>,
+}
+
+/// A metric whose index is known.
+#[derive(Debug)]
+struct KnownMetric {
+    name: Word,
+    /// As the agent spells it.
+    unit: Option<Word>,
+    index: MetricIndex,
 }
 
 impl Names {
     /// Begins with nothing known.
     #[must_use]
     pub fn new(registrant: Registrant, store: StoreHandle) -> Self {
-        Self { registrant, store, devices: HashMap::default(), size: 0 }
+        let (devices, words) = (HashMap::default(), HashMap::default());
+        Self { registrant, store, devices, words, size: 0 }
     }
 
     /// Takes over which devices a new token is for; every name is judged anew.
@@ -53,6 +69,7 @@ impl Names {
 
     fn forget(&mut self) {
         self.devices.clear();
+        self.words.clear();
         self.size = 0;
     }
 
@@ -60,6 +77,22 @@ impl Names {
     #[must_use]
     pub fn device(&self, name: &str) -> Option<&KnownDevice> {
         self.devices.get(name)
+    }
+
+    /// Finds a metric that is known with this spelling of its unit, or whose unit is not said.
+    #[must_use]
+    pub fn metric(
+        &self,
+        device: &KnownDevice,
+        name: &str,
+        unit: Option<&str>,
+    ) -> Option<MetricIndex> {
+        let metric = device.metrics.get(device.place_of(*self.words.get(name)?).ok()?)?;
+        let is_spelled_so = match unit {
+            None => true,
+            Some(unit) => metric.unit.is_some() && metric.unit.as_ref() == self.words.get(unit),
+        };
+        is_spelled_so.then_some(metric.index)
     }
 
     /// Returns what of a device and these metrics is not known yet.
@@ -71,7 +104,9 @@ impl Names {
     ) -> Option<Wanted> {
         let known = self.device(device);
         let unknown: Vec<(String, Option<String>)> = metrics
-            .filter(|(name, unit)| known.is_none_or(|known| known.metric(name, *unit).is_none()))
+            .filter(|(name, unit)| {
+                known.is_none_or(|known| self.metric(known, name, *unit).is_none())
+            })
             .map(|(name, unit)| (name.to_owned(), unit.map(str::to_owned)))
             .collect();
         let wanted = known.is_none() || !unknown.is_empty();
@@ -109,27 +144,34 @@ impl Names {
         id: DeviceId,
         metrics: impl Iterator<Item = ((String, Option<String>), MetricIndex)>,
     ) {
+        let mut word = |text: String| {
+            let next = Word(u32::try_from(self.words.len()).unwrap_or(u32::MAX));
+            *self.words.entry(text.into()).or_insert(next)
+        };
         let known = self.devices.entry(device.into()).or_insert_with(|| {
             self.size += 1;
-            KnownDevice { id, metrics: HashMap::default() }
+            KnownDevice { id, metrics: Vec::new() }
         });
         for ((name, unit), index) in metrics {
-            let entry = known.metrics.entry(name.into()).or_insert_with(|| {
-                self.size += 1;
-                (index, "".into())
-            });
-            if let Some(unit) = unit {
-                *entry = (index, unit.into());
+            let (name, unit) = (word(name), unit.map(&mut word));
+            match known.place_of(name) {
+                Ok(at) => {
+                    if let Some(metric) = known.metrics.get_mut(at) {
+                        *metric = KnownMetric { name, unit: unit.or(metric.unit), index };
+                    }
+                }
+                Err(at) => {
+                    self.size += 1;
+                    known.metrics.insert(at, KnownMetric { name, unit, index });
+                }
             }
         }
     }
 }
 
 impl KnownDevice {
-    /// Finds a metric that is known with this spelling of its unit, or whose unit is not said.
-    #[must_use]
-    pub fn metric(&self, name: &str, unit: Option<&str>) -> Option<MetricIndex> {
-        let (index, known) = self.metrics.get(name)?;
-        unit.is_none_or(|unit| *unit == **known).then_some(*index)
+    /// Returns where a metric stands, or where it would.
+    fn place_of(&self, name: Word) -> Result<usize, usize> {
+        self.metrics.binary_search_by_key(&name, |metric| metric.name)
     }
 }

@@ -23,7 +23,7 @@ pub fn take(
     batch: &mut Batch,
 ) -> Option<()> {
     let find = |known: &KnownDevice, reading: &Reading<'_>| {
-        known.metric(&reading.metric, reading.unit.as_deref())
+        names.metric(known, &reading.metric, reading.unit.as_deref())
     };
     add(names, content, readings, batch, find)
 }
@@ -37,7 +37,8 @@ pub fn take_learned(
     readings: &[Reading<'_>],
     batch: &mut Batch,
 ) -> Option<()> {
-    let find = |known: &KnownDevice, reading: &Reading<'_>| known.metric(&reading.metric, None);
+    let find =
+        |known: &KnownDevice, reading: &Reading<'_>| names.metric(known, &reading.metric, None);
     add(names, content, readings, batch, find)
 }
 

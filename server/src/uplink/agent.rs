@@ -143,7 +143,8 @@ impl Decoder {
         for series in announced {
             let device = frames.names.device(&series.device);
             // Whatever its unit: of two that a frame announces the last one is known.
-            let metric = device.and_then(|device| device.metric(&series.metric, None));
+            let metric =
+                device.and_then(|device| frames.names.metric(device, &series.metric, None));
             let Some((device, metric)) = device.zip(metric) else {
                 return Err(unavailable());
             };

@@ -12,7 +12,7 @@ use valtronics_protocol::{
 
 use super::{
     Content, DEVICE, Fault, HISTORICAL, METRIC, Message, QUEUE, READINGS, REASON, Reading, SEQ,
-    STATUS, TOKEN, TOO_MANY, UNIT, VALUE, scalar::Scalar, scan::Scanner,
+    STATUS, TOKEN, TOO_MANY, UNIT, VALUE, scalar::Scalar, scan::Scanner, usual,
 };
 
 /// The fields of a message as they come, and the first thing that is wrong.
@@ -36,6 +36,9 @@ pub(super) fn message<'a>(
     readings: &mut Vec<Reading<'a>>,
     bare: bool,
 ) -> Result<Message<'a>, Error> {
+    if !bare && let Some(message) = usual::message(scanner, readings) {
+        return Ok(message);
+    }
     let begin = readings.len();
     let mut fields = Fields::default();
     scanner.object(|scanner, key| {

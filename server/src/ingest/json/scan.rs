@@ -11,7 +11,7 @@ use serde::{
     de::{Error as _, IgnoredAny},
 };
 use serde_json::Error;
-use valtronics_protocol::value::Value;
+use valtronics_protocol::{time::UnixMillis, value::Value};
 
 use super::scalar::Scalar;
 
@@ -19,16 +19,36 @@ use super::scalar::Scalar;
 pub(super) struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    /// The last moment that was read: neighbours often share it.
+    moment: Option<(&'a str, UnixMillis)>,
 }
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, moment: None }
     }
 
     /// Returns the length of the whole text in bytes.
     pub(super) fn len(&self) -> usize {
         self.text.len()
+    }
+
+    /// Reads by `usual`, or else goes back to where it began.
+    #[inline]
+    pub(super) fn attempt<T>(&mut self, usual: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let begin = self.at;
+        let read = usual(self);
+        if read.is_none() {
+            self.at = begin;
+        }
+        read
+    }
+
+    /// Walks over exactly these bytes, if they come next.
+    #[inline]
+    pub(super) fn literal<const N: usize>(&mut self, bytes: &[u8; N]) -> Option<()> {
+        let next = self.text.as_bytes().get(self.at..)?.first_chunk()?;
+        (next == bytes).then(|| self.at += N)
     }
 
     /// Looks at what comes next beyond white space.
@@ -134,25 +154,42 @@ impl<'a> Scanner<'a> {
         if self.peek() != Some(b'"') {
             return None;
         }
-        let begin = self.at + 1;
-        let rest = self.text.get(begin..)?;
+        self.attempt(|scanner| {
+            scanner.at += 1;
+            scanner.opened_text()
+        })
+    }
+
+    /// Reads a text without escapes behind its opening quote.
+    #[inline]
+    pub(super) fn opened_text(&mut self) -> Option<&'a str> {
+        let rest = self.text.get(self.at..)?;
         let length = plain_length(rest.as_bytes());
         if rest.as_bytes().get(length) != Some(&b'"') {
             return None;
         }
-        self.at = begin + length + 1;
+        self.at += length + 1;
         rest.get(..length)
+    }
+
+    /// Reads a moment behind its opening quote.
+    #[inline]
+    pub(super) fn opened_moment(&mut self) -> Option<UnixMillis> {
+        let text = self.opened_text()?;
+        if let Some((known, moment)) = self.moment
+            && known == text
+        {
+            return Some(moment);
+        }
+        let moment = text.parse().ok()?;
+        self.moment = Some((text, moment));
+        Some(moment)
     }
 
     /// Reads a number of few digits without an exponent.
     #[inline]
-    fn plain_number(&mut self) -> Option<Value> {
-        let begin = self.at;
-        let number = self.decimal();
-        if number.is_none() {
-            self.at = begin;
-        }
-        number
+    pub(super) fn plain_number(&mut self) -> Option<Value> {
+        self.attempt(Self::decimal)
     }
 
     fn decimal(&mut self) -> Option<Value> {

@@ -123,7 +123,29 @@ fn numbers_and_texts_are_read_as_serde_json_reads_them() {
 
 const FRAME: &str = r#"[{"type":"readings","device":"d","readings":[{"metric":"temperature","value":-23.5,"unit":"°C","more":[{}]}, {"value":"on","metric":"m"}]},7]"#;
 
+const USUAL: &str = r#"[{"type":"readings","seq":17,"device":"d","readings":[{"metric":"t","value":-23.5,"unit":"K","timestamp":"2024-01-01T12:00:00Z"},{"metric":"t","value":20}]},{"type":"readings","device":"e","readings":[{"metric":"t","value":1,"timestamp":"2024-01-01T12:00:00Z"}]}]"#;
+
+#[test]
+fn the_usual_spelling_is_taken_the_short_way() {
+    let (mut scanner, mut readings) = (Scanner::new(&USUAL[1..]), Vec::new());
+    let message = usual::message(&mut scanner, &mut readings).unwrap();
+    assert_eq!(message.seq, Some(17));
+    assert_eq!(readings.len(), 2);
+}
+
 proptest! {
+    /// A space keeps a message from the short way: it says the same, however it is spoiled.
+    #[test]
+    fn the_short_way_reads_what_the_long_one_does(at in 0..USUAL.len(), other in r#"[\]\[{}:,"\\ 0-9.eE\u{1}\u{7f}tn-]{0,3}"#) {
+        let frame = format!("{}{other}{}", &USUAL[..at], &USUAL[at + 1..]);
+        let spaced = frame.replace(r#"{"type""#, r#"{ "type""#);
+        let parsed = |frame: &str| {
+            let parsed = parse(frame, false).ok()?;
+            Some(format!("{:?}", (parsed.messages, parsed.readings)))
+        };
+        assert_eq!(parsed(&frame), parsed(&spaced), "{frame}");
+    }
+
     #[test]
     fn numbers_are_those_of_serde_json(text in "-?[0-9]{1,20}(\\.[0-9]{0,20})?([eE][-+]?[0-9]{0,2})?") {
         check_scalar(&text);
