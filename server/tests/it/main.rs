@@ -32,6 +32,7 @@ mod logs;
 mod monitor;
 mod persistence;
 mod provider;
+mod reload;
 mod requests;
 mod resume;
 mod security;
