@@ -12,18 +12,18 @@ const BURST: u64 = 400;
 
 /// What one reader has got.
 #[derive(Default)]
-struct Got {
+pub(crate) struct Got {
     /// The newest value of each metric of each device.
     newest: HashMap<(u64, String), u64>,
-    updates: u64,
-    dropped: u64,
+    pub updates: u64,
+    pub dropped: u64,
     /// The positions of alerts and of status changes.
-    alerts: Vec<u64>,
+    pub alerts: Vec<u64>,
     changes: Vec<u64>,
 }
 
 impl Got {
-    fn take(&mut self, message: &Json) {
+    pub(crate) fn take(&mut self, message: &Json) {
         let seq = || message["seq"].as_u64().unwrap();
         match message["type"].as_str().unwrap() {
             "telemetry_update" => {
@@ -45,7 +45,7 @@ impl Got {
         }
     }
 
-    async fn read_until(&mut self, client: &mut Client, enough: impl Fn(&Self) -> bool) {
+    pub(crate) async fn read_until(&mut self, client: &mut Client, enough: impl Fn(&Self) -> bool) {
         while !enough(self) {
             self.take(&client.next().await);
         }
