@@ -22,8 +22,6 @@ use crate::{
 
 /// How often the server gets a reading for everybody, and much more for who reads everything.
 const BEAT: Duration = Duration::from_millis(100);
-/// How many kilobytes the second of them has: in a minute more than the queue and the systems hold.
-const BULK_KILOBYTES: usize = 4;
 /// Every so many beats there is an alert.
 const BEATS_PER_ALERT: u64 = 10;
 /// How many come in at once.
@@ -35,6 +33,8 @@ struct Crowd {
     window: Duration,
     /// What may wait for him.
     queue_bytes: usize,
+    /// What he gets each beat: in the window more than may wait and the systems hold.
+    kilobytes: usize,
 }
 
 /// What everybody else saw of the times before, while and after one slept.
@@ -135,7 +135,7 @@ impl Crowd {
         // What a busy machine was late with is not made up for.
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let text = |at| json!({"metric": format!("text{at}"), "value": "x".repeat(1000)});
-        let texts: Vec<Json> = (0..BULK_KILOBYTES).map(text).collect();
+        let texts: Vec<Json> = (0..self.kilobytes).map(text).collect();
         for number in 1_u64.. {
             beat.tick().await;
             let now = begun.elapsed();
@@ -196,12 +196,14 @@ async fn fall_asleep(mut client: Client, begun: Instant, window: Duration) -> (C
     // A sign of life, or the silence that ends a connection would have begun at the last ping.
     client.send_frame(Message::Ping("".into())).await;
     sleep(window).await;
+    let end = (1, "end".to_owned());
+    got.read_until(&mut client, |got| got.newest.contains_key(&end)).await;
     (client, got)
 }
 
 fn p99(delays: &mut [Duration]) -> Duration {
     delays.sort_unstable();
-    delays[delays.len() * 99 / 100]
+    delays.get(delays.len() * 99 / 100).copied().unwrap_or_default()
 }
 
 /// What the server may need more while one sleeps, for other reasons than him.
@@ -218,14 +220,24 @@ fn check(crowd: &Crowd, mut seen: Seen) -> [Duration; 3] {
 
 #[tokio::test]
 async fn one_who_sleeps_gets_what_counts() {
-    let crowd = Crowd { readers: 20, window: Duration::from_secs(2), queue_bytes: 32 * 1024 };
+    let crowd = Crowd {
+        readers: 20,
+        window: Duration::from_secs(2),
+        queue_bytes: 32 * 1024,
+        kilobytes: 32,
+    };
     check(&crowd, crowd.watch().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes four minutes"]
 async fn of_a_thousand_one_sleeps_for_a_minute_and_nobody_notices() {
-    let crowd = Crowd { readers: 999, window: Duration::from_secs(60), queue_bytes: 1024 * 1024 };
+    let crowd = Crowd {
+        readers: 999,
+        window: Duration::from_secs(60),
+        queue_bytes: 1024 * 1024,
+        kilobytes: 4,
+    };
     let [before, while_asleep, after] = check(&crowd, crowd.watch().await);
     let usual = before.max(after);
     assert!(while_asleep < usual * 3 / 2 + BEAT / 10, "{while_asleep:?}, usually {usual:?}");

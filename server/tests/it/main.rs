@@ -15,6 +15,7 @@ mod bounds;
 mod bad_tokens;
 mod cbor;
 mod codec;
+mod connections;
 mod conversation;
 mod crowd;
 mod defaults;

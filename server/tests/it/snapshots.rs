@@ -154,3 +154,33 @@ async fn an_answer_says_where_the_log_stands() {
     let other = Server::start().await.subscriber().await.subscribe("alerts").await;
     assert_ne!(other["log"], logs[0]);
 }
+
+#[tokio::test]
+async fn of_what_is_no_longer_held_the_present_state_is_shown() {
+    let mut server = Server::start().await;
+    let mut agent = server.agent("site", Some("q")).await;
+    for seq in 1..=5 {
+        let status = if seq % 2 == 0 { "warning" } else { "offline" };
+        let report = json!({"type": "status", "seq": seq, "device": "a", "status": status});
+        assert_eq!(agent.ask(report).await["seq"], seq);
+    }
+    let store = rusqlite::Connection::open(server.folder().join("data/valtronics.db")).unwrap();
+    store.execute("DELETE FROM events WHERE seq < 3", []).unwrap();
+    drop(store);
+    server.crash_and_restart().await;
+    for (since, resumed) in [(0, false), (1, false), (2, true), (5, true), (6, false)] {
+        let request = json!({"type": "subscribe", "channel": "devices", "since": since});
+        let (mut client, answer) = subscribe(&server, request).await;
+        assert_eq!((&answer["resumed"], &answer["seq"]), (&json!(resumed), &json!(5)), "{since}");
+        if resumed {
+            for seq in since + 1..=5 {
+                let event = client.next().await;
+                assert_eq!((&event["seq"], event.get("snapshot")), (&json!(seq), None));
+            }
+        } else {
+            let shown = client.next().await;
+            assert_eq!((&shown["seq"], &shown["snapshot"]), (&json!(5), &json!(true)));
+        }
+        client.expect_silence().await;
+    }
+}
