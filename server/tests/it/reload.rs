@@ -44,19 +44,23 @@ async fn trusted_proxies_are_read_again() {
     assert_eq!(status(&server, &of(2)).await, 429, "it is this client now");
 }
 
-async fn half_a_handshake(server: &Server) -> TcpStream {
-    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+async fn half_a_handshake(stream: &mut TcpStream) {
     stream.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
-    stream
 }
 
 #[tokio::test]
 async fn the_time_of_a_handshake_is_read_again() {
     let mut server = Server::with("[limits]\nhandshake_within = \"1h\"").await;
-    let before = half_a_handshake(&server).await;
+    // An answer shows that the server has taken this one on.
+    let mut before = TcpStream::connect(&server.address).await.unwrap();
+    before.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let answered = timeout(DEADLINE, before.read(&mut [0; 1024])).await;
+    assert!(answered.expect("the server answers").unwrap() > 0);
+    half_a_handshake(&mut before).await;
     server.reload("[limits]\nhandshake_within = \"300ms\"").await;
     server.has_said("are taken over", 1).await;
-    let mut after = half_a_handshake(&server).await;
+    let mut after = TcpStream::connect(&server.address).await.unwrap();
+    half_a_handshake(&mut after).await;
     let ended = timeout(DEADLINE, after.read_to_end(&mut Vec::new())).await;
     ended.expect("half a handshake ends").unwrap();
     // Whoever was there keeps the time that he was given.
