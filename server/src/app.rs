@@ -22,7 +22,7 @@ use crate::{
     http::{self, Shared},
     hub::HubLimits,
     limits::Admission,
-    listen::{self, Entrance},
+    listen::{self, Entrance, Terms},
     rule_files,
     session::Gate,
     state::{EventLog, LastValue, State},
@@ -86,6 +86,10 @@ struct Running {
     handle: EngineHandle,
     /// How many names may come into being.
     names: watch::Sender<RegistryLimits>,
+    /// Which pages may connect.
+    origins: watch::Sender<Vec<String>>,
+    /// On which terms connections are taken.
+    terms: watch::Sender<Arc<Terms>>,
     connections: TaskTracker,
     stop: CancellationToken,
     /// Listening, sampling the host, looking after the keys.
@@ -108,6 +112,8 @@ impl Running {
             .with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
         let names = watch::Sender::new(registry_limits(config));
+        let origins = watch::Sender::new(config.origins.allow.clone());
+        let terms = watch::Sender::new(terms_of(config));
         let (store_task, store, ways) =
             StoreTask::new(store, names.subscribe(), config.history.keep);
         store.note_damaged(restored.damaged);
@@ -133,7 +139,7 @@ impl Running {
             history: History::new(config.data_dir.clone(), keep, store.clone()),
             store: store.clone(),
             connections: connections.clone(),
-            origins: config.origins.allow.clone(),
+            origins: origins.subscribe(),
             loopback_only: address.ip().is_loopback(),
             next_session: 1.into(),
             intake: Arc::new(Semaphore::new(INTAKE_BYTES)),
@@ -142,13 +148,8 @@ impl Running {
         if certificate.is_none() && !address.ip().is_loopback() {
             tracing::warn!("{PLAIN_BEYOND_LOOPBACK}");
         }
-        let entrance = Entrance {
-            router,
-            handshake_within: config.limits.handshake_within,
-            certificate,
-            trusted_proxies: config.http.trusted_proxies.clone(),
-            stop: stop.clone(),
-        };
+        let entrance =
+            Entrance { router, certificate, terms: terms.subscribe(), stop: stop.clone() };
         let serving = listen::serve(listener, entrance, connections.clone());
         let sampling = system::run(config.data_dir.clone(), sample, handle.clone());
         let mut edges = JoinSet::new();
@@ -166,7 +167,7 @@ impl Running {
         let engine = JoinSet::from_iter([engine.run()]);
         let store = JoinSet::from_iter([store_task.run(handle.clone())]);
         tracing::info!(%address, data_dir = %config.data_dir.display(), "listening");
-        Ok(Self { gate, handle, names, connections, stop, edges, engine, store })
+        Ok(Self { gate, handle, names, origins, terms, connections, stop, edges, engine, store })
     }
 
     /// Waits until a part dies, which none does by itself.
@@ -303,6 +304,11 @@ fn state(
     state
 }
 
+fn terms_of(config: &Config) -> Arc<Terms> {
+    let handshake_within = config.limits.handshake_within;
+    Arc::new(Terms { handshake_within, trusted_proxies: config.http.trusted_proxies.clone() })
+}
+
 fn registry_limits(config: &Config) -> RegistryLimits {
     RegistryLimits {
         devices_per_sub: config.limits.devices_per_sub,
@@ -333,14 +339,14 @@ fn renew(certificate: &mut Certificate) {
     }
 }
 
-/// Takes over keys, limits, rules and the certificate; a bad file changes nothing.
+/// Takes over what can change while the server runs; a bad file changes nothing.
 async fn reload(
     file: Option<&Path>,
     data_dir: &Path,
     server: &Running,
     certificate: Option<&mut Certificate>,
 ) {
-    let Running { gate, handle: engine, names, .. } = server;
+    let Running { gate, handle: engine, names, origins, terms, .. } = server;
     let Some(file) = file else {
         tracing::info!("there is no configuration file to read again");
         return;
@@ -365,10 +371,14 @@ async fn reload(
     gate.keys.replace(keys);
     gate.set_limits(config.limits.session());
     names.send_replace(registry_limits(&config));
+    origins.send_replace(config.origins.allow.clone());
+    terms.send_replace(terms_of(&config));
     gate.admission().set_limits(config.limits.clone());
     let limits = engine.send(Input::Limits(hub_limits(&config))).await;
     let rules = engine.send(Input::Rules(RuleEdit::Files(rules))).await;
     if limits.and(rules).is_ok() {
-        tracing::info!("keys, limits and rules are taken over; the rest needs a restart");
+        tracing::info!(
+            "keys, limits, origins, proxies and rules are taken over; the rest needs a restart"
+        );
     }
 }

@@ -6,6 +6,7 @@ use axum::{
     Router, middleware,
     routing::{get, post, put},
 };
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -50,7 +51,7 @@ pub struct Shared {
     /// Where connections live.
     pub connections: TaskTracker,
     /// Origins that may connect besides the server's own.
-    pub origins: Vec<String>,
+    pub origins: watch::Receiver<Vec<String>>,
     /// The server listens on loopback only.
     pub loopback_only: bool,
     /// The next session's name.

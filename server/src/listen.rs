@@ -70,22 +70,27 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Entrance {
     /// The routes.
     pub router: Router,
-    /// How long TLS and the first request's head may take together.
-    pub handshake_within: Duration,
     /// The certificate that is served now; none: plain HTTP for everybody.
     pub certificate: Option<watch::Receiver<Arc<ServerConfig>>>,
-    /// Whose word about clients is believed.
-    pub trusted_proxies: TrustedProxies,
+    /// The terms for those who come now.
+    pub terms: watch::Receiver<Arc<Terms>>,
     /// The server stops.
     pub stop: CancellationToken,
+}
+
+/// On which terms connections are taken: each keeps those that it came on.
+#[derive(Debug)]
+pub struct Terms {
+    /// How long TLS and the first request's head may take together.
+    pub handshake_within: Duration,
+    /// Whose word about clients is believed.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Accepts connections until it is told to stop.
 pub async fn serve(listener: TcpListener, entrance: Entrance, connections: TaskTracker) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(entrance.handshake_within)
-        .max_buf_size(MAX_HEADER_BYTES);
+    http.timer(TokioTimer::new()).max_buf_size(MAX_HEADER_BYTES);
     let entrance = Arc::new(entrance);
     let mut failing = false;
     loop {
@@ -111,8 +116,10 @@ pub async fn serve(listener: TcpListener, entrance: Entrance, connections: TaskT
 }
 
 impl Entrance {
-    async fn connection(self: Arc<Self>, http: http1::Builder, tcp: TcpStream, peer: IpAddr) {
-        let deadline = (clock::instant() + self.handshake_within).into();
+    async fn connection(self: Arc<Self>, mut http: http1::Builder, tcp: TcpStream, peer: IpAddr) {
+        let terms = Arc::clone(&self.terms.borrow());
+        http.header_read_timeout(terms.handshake_within);
+        let deadline = (clock::instant() + terms.handshake_within).into();
         let tls = self.certificate.as_ref().map(|serving| Arc::clone(&serving.borrow()));
         let accepted = tokio::select! {
             accepted = timeout_at(deadline, Stream::accept(tcp, tls)) => accepted,
@@ -127,13 +134,13 @@ impl Entrance {
             // Who is too slow harms only itself.
             Err(_) => return,
         };
-        let router =
-            if self.admits(&stream, peer) { self.router.clone() } else { http::only_tls() };
+        let admitted = self.admits(&stream, peer, &terms);
+        let router = if admitted { self.router.clone() } else { http::only_tls() };
         let router = TowerToHyperService::new(router);
         let begun = CancellationToken::new();
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
             begun.cancel();
-            self.believe(peer, &mut request);
+            terms.believe(peer, &mut request);
             router.call(request)
         });
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -156,13 +163,15 @@ impl Entrance {
 
     /// Where there is a certificate, plain HTTP is served to this machine's own programs and to
     /// trusted proxies; anybody else would show his token to the network.
-    fn admits(&self, stream: &Stream, peer: IpAddr) -> bool {
+    fn admits(&self, stream: &Stream, peer: IpAddr, terms: &Terms) -> bool {
         self.certificate.is_none()
             || stream.is_encrypted()
             || peer.is_loopback()
-            || self.trusted_proxies.contains(peer)
+            || terms.trusted_proxies.contains(peer)
     }
+}
 
+impl Terms {
     /// Takes over what a trusted proxy says about the client, so that behind this place a request
     /// looks as if it had come directly.
     fn believe(&self, peer: IpAddr, request: &mut Request<Incoming>) {
@@ -201,19 +210,22 @@ mod tests {
             tokio_rustls::rustls::server::ResolvesServerCertUsingSni::new(),
         ));
         let serving = watch::Sender::new(Arc::new(tls));
+        let terms = Arc::new(Terms {
+            handshake_within: Duration::ZERO,
+            trusted_proxies: config.http.trusted_proxies,
+        });
         let mut entrance = Entrance {
             router: Router::new(),
-            handshake_within: Duration::ZERO,
             certificate: Some(serving.subscribe()),
-            trusted_proxies: config.http.trusted_proxies,
+            terms: watch::Sender::new(Arc::clone(&terms)).subscribe(),
             stop: CancellationToken::new(),
         };
         for (peer, expected) in
             [("127.0.0.1", true), ("::1", true), ("10.1.2.3", true), ("192.0.2.1", false)]
         {
-            assert_eq!(entrance.admits(&plain, peer.parse().unwrap()), expected, "{peer}");
+            assert_eq!(entrance.admits(&plain, peer.parse().unwrap(), &terms), expected, "{peer}");
         }
         entrance.certificate = None;
-        assert!(entrance.admits(&plain, "192.0.2.1".parse().unwrap()));
+        assert!(entrance.admits(&plain, "192.0.2.1".parse().unwrap(), &terms));
     }
 }

@@ -272,7 +272,7 @@ impl Uplink {
                         return end;
                     }
                 }
-                Ok(()) = acks.progress.changed(), if acks.told != frames.admitted.accepted => {
+                Ok(()) = acks.progress.changed(), if frames.expects_more_than(acks.told) => {
                     acks.due = true;
                 }
                 Ok(()) = taken_over.changed() => {}

@@ -174,9 +174,12 @@ impl Queues {
 
     /// Publishes that the numbers of a batch are committed.
     pub(super) fn committed(&self, ticket: &Ticket) {
+        let is_remembered = ticket.queue.is_some();
         ticket.progress.send_if_modified(|known| {
-            let reached = later(*known, ticket.reached);
-            std::mem::replace(known, reached) != reached
+            // Of what nobody remembers each number comes back, also one that came before.
+            let reached =
+                if is_remembered { later(*known, ticket.reached) } else { ticket.reached };
+            std::mem::replace(known, reached) != reached || !is_remembered
         });
     }
 }

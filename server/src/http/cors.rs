@@ -26,7 +26,7 @@ const PREFLIGHT: [(HeaderName, &str); 3] = [
 pub(super) fn check_origin(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let (origin, host) = (text(header::ORIGIN), text(header::HOST));
-    if origin::allowed(origin, host, &api.origins, api.loopback_only) {
+    if origin::allowed(origin, host, &api.origins.borrow(), api.loopback_only) {
         return Ok(());
     }
     let why = "pages of this origin may not connect: list it under [origins] allow";

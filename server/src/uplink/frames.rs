@@ -192,6 +192,12 @@ impl Frames {
         numbered && seq.is_some_and(|seq| Some(seq) <= self.admitted.accepted.seq)
     }
 
+    /// Tells whether a commit may bring numbers that the agent has not been told.
+    pub(super) fn expects_more_than(&self, told: Ack) -> bool {
+        // Where nothing is remembered, what comes again is stored and acknowledged again.
+        self.admitted.queue.is_none() || self.admitted.accepted != told
+    }
+
     /// Notes the numbers that a batch reaches.
     pub(super) fn reach(&mut self, reached: Ack, batch: &mut Batch) {
         self.note(reached);

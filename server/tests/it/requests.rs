@@ -1,4 +1,20 @@
 //! What the server answers to requests, good and bad.
+//!
+//! Where each code of an error (WebSocket API, section 7) comes over a socket:
+//!
+//! | code | tests, by file |
+//! | --- | --- |
+//! | `invalid_json`, `missing_type`, `unknown_type`, `invalid_message`, `unknown_channel` | here, `bad_input::what_is_no_request_…` |
+//! | `invalid_filter` | `filters::a_filter_is_understood_…` |
+//! | `channel_not_available` | `conversation::each_path_…` |
+//! | `auth_required` | `auth::before_auth_…` |
+//! | `invalid_token` | `tokens::a_refusal_says_…` |
+//! | `forbidden` | `rights::each_scope_…`, `security::a_token_of_one_device_…` |
+//! | `rate_limited`, `message_too_large` | `conversation::whatever_refuses_…` |
+//! | `connection_limit` | `limits::a_user_has_so_many_…` |
+//! | `subscription_limit` | `keys::a_connection_holds_…` |
+//! | `batch_too_large`, `nested_batch` | here |
+//! | `internal` | no message carries it in this version: what breaks within ends its connection with 1011 (`security::a_store_that_takes_nothing_…`), and what it cost an agent is counted by that name |
 
 use futures_util::SinkExt as _;
 use serde_json::{Value as Json, json};

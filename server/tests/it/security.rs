@@ -19,7 +19,7 @@
 //! | rights by message | `security::a_token_of_one_device_…`, `auth::a_token_of_some_devices_…`, `auth::a_new_token_keeps_…`, `keys::a_new_token_narrows_…` |
 //! | close codes | 1000 `security::who_leaves_politely_…`; 1001 `security::a_stop_…`; 1002, 1007, 1009 `bad_input::who_breaks_…`; 1011 `security::a_store_…`; 4401 `auth::a_bad_token_…`; 4403 `uplink::a_token_without_…`; 4408 `auth::who_says_nothing_…`; 4413 `security::who_does_not_read_…` (takes a minute: `--ignored`) and unit tests of `hub`; 4429 `requests::a_flood_…` |
 //! | slow readers | `subscriptions::who_does_not_read_…`, `slow::*` |
-//! | secrets | `security::no_answer_repeats_a_token`, `logs::no_token_is_ever_logged_…`, `monitor::a_raised_level_…` |
+//! | secrets | `security::no_answer_repeats_a_token`, `logs::no_token_is_ever_logged_…`, `connections::a_raised_level_…` |
 //! | certificates | `tls::a_new_certificate_…`, `tls::a_changed_file_…` |
 //! | guessing tokens | `limits::who_tries_tokens_…`, `limits::a_bad_token_that_comes_again_…` |
 //! | stopping | `security::a_stop_…`, `persistence::a_stop_tells_…` |

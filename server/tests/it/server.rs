@@ -2,7 +2,6 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
@@ -12,10 +11,11 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{Message, client::IntoClientRequest},
-};
+use tokio_tungstenite::{client_async, tungstenite::client::IntoClientRequest};
+
+mod client;
+
+pub(crate) use client::Client;
 
 /// How long anything may take: far more than it does, so that only what is broken fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -164,7 +164,7 @@ impl Server {
     ) -> Client<S> {
         let request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
-        Client(socket)
+        Client::over(socket)
     }
 
     /// Connects a subscriber who may do everything but send.
@@ -331,114 +331,6 @@ pub(crate) async fn drip(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
     ended.await.expect("the server ends what never ends");
 }
 
-/// One side of a WebSocket.
-pub(crate) struct Client<S = TcpStream>(WebSocketStream<S>);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Takes over a socket whose handshake is done.
-    pub(crate) fn over(socket: WebSocketStream<S>) -> Self {
-        Self(socket)
-    }
-
-    /// Returns the next frame, whatever it is.
-    pub(crate) async fn next_frame(&mut self) -> Message {
-        self.0.next().await.expect("the connection lives").unwrap()
-    }
-
-    /// Sends a message.
-    pub(crate) async fn send(&mut self, message: Json) {
-        self.0.send(Message::text(message.to_string())).await.unwrap();
-    }
-
-    /// Sends a frame as it is.
-    pub(crate) async fn send_frame(&mut self, frame: Message) {
-        self.0.send(frame).await.unwrap();
-    }
-
-    /// Returns the next message as it stands on the wire.
-    pub(crate) async fn next_text(&mut self) -> String {
-        loop {
-            let next = timeout(DEADLINE, self.0.next()).await.expect("a message comes");
-            match next {
-                Some(Ok(Message::Text(text))) => return text.as_str().to_owned(),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                other => panic!("instead of a message came {other:?}"),
-            }
-        }
-    }
-
-    /// Returns the next message.
-    pub(crate) async fn next(&mut self) -> Json {
-        serde_json::from_str(&self.next_text().await).unwrap()
-    }
-
-    /// Returns the next message of a type; others are passed over.
-    pub(crate) async fn next_of(&mut self, kind: &str) -> Json {
-        loop {
-            let message = self.next().await;
-            if message["type"] == kind {
-                return message;
-            }
-        }
-    }
-
-    /// Sends a message and returns the next one.
-    pub(crate) async fn ask(&mut self, message: Json) -> Json {
-        self.send(message).await;
-        self.next().await
-    }
-
-    /// Authenticates; returns the answer.
-    pub(crate) async fn authenticate(&mut self, token: &str) -> Json {
-        let answer = self.ask(json!({"type": "auth", "token": token})).await;
-        assert_eq!(answer["success"], true, "{answer}");
-        answer
-    }
-
-    /// Subscribes without a snapshot; returns the answer.
-    pub(crate) async fn subscribe(&mut self, channel: &str) -> Json {
-        let request = json!({"type": "subscribe", "channel": channel, "snapshot": false});
-        let answer = self.ask(request).await;
-        assert_eq!(answer["success"], true, "{answer}");
-        answer
-    }
-
-    /// Checks that everything sent so far has been handled, and nothing came of it.
-    pub(crate) async fn expect_silence(&mut self) {
-        let answer = self.ask(json!({"type": "ping", "timestamp": "silence"})).await;
-        assert_eq!(answer["timestamp"], "silence", "{answer}");
-    }
-
-    /// Sends readings and waits until they are acknowledged.
-    pub(crate) async fn readings(&mut self, seq: u64, device: &str, readings: Json) {
-        let message =
-            json!({"type": "readings", "seq": seq, "device": device, "readings": readings});
-        let answer = self.ask(message).await;
-        assert_eq!(answer, json!({"type": "ack", "seq": seq}));
-    }
-
-    /// Waits for the end; returns the close code and the reason.
-    pub(crate) async fn closed(&mut self) -> (u16, String) {
-        loop {
-            let next = timeout(DEADLINE, self.0.next()).await.expect("the connection ends");
-            match next {
-                Some(Ok(Message::Close(Some(frame)))) => {
-                    return (frame.code.into(), frame.reason.as_str().to_owned());
-                }
-                Some(Ok(_)) => {}
-                other => panic!("instead of a close came {other:?}"),
-            }
-        }
-    }
-}
-
-impl<S> Client<S> {
-    /// The frames as they come.
-    pub(crate) fn stream(&mut self) -> &mut WebSocketStream<S> {
-        &mut self.0
-    }
-}
-
 impl Server {
     /// Connects with a request that is already made.
     pub(crate) async fn connect_with(
@@ -447,7 +339,7 @@ impl Server {
     ) -> Client {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
-        Client(socket)
+        Client::over(socket)
     }
 
     /// How much memory the server takes (`VmRSS`).
@@ -457,9 +349,7 @@ impl Server {
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
-}
 
-impl Server {
     /// Connects a subscriber for whom the kernel holds little.
     pub(crate) async fn narrow_subscriber(&self) -> Client {
         let request = format!("ws://{}/ws", self.address).into_client_request().unwrap();
@@ -467,7 +357,7 @@ impl Server {
         socket.set_recv_buffer_size(8 * 1024).unwrap();
         let stream = socket.connect(self.address.parse().unwrap()).await.unwrap();
         let (socket, _) = client_async(request, stream).await.expect("the handshake succeeds");
-        let mut client = Client(socket);
+        let mut client = Client::over(socket);
         client.authenticate(&self.token("slow", Some("admin"), None).await).await;
         client
     }

@@ -1,8 +1,10 @@
 //! Who reads slowly: what he misses, what he does not, and that nobody else notices.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value as Json, json};
+use tokio::time::sleep;
+use valtronics_server::clock;
 
 use crate::server::{Client, Server};
 
@@ -12,18 +14,18 @@ const BURST: u64 = 400;
 
 /// What one reader has got.
 #[derive(Default)]
-struct Got {
+pub(crate) struct Got {
     /// The newest value of each metric of each device.
-    newest: HashMap<(u64, String), u64>,
-    updates: u64,
-    dropped: u64,
+    pub newest: HashMap<(u64, String), u64>,
+    pub updates: u64,
+    pub dropped: u64,
     /// The positions of alerts and of status changes.
-    alerts: Vec<u64>,
+    pub alerts: Vec<u64>,
     changes: Vec<u64>,
 }
 
 impl Got {
-    fn take(&mut self, message: &Json) {
+    pub(crate) fn take(&mut self, message: &Json) {
         let seq = || message["seq"].as_u64().unwrap();
         match message["type"].as_str().unwrap() {
             "telemetry_update" => {
@@ -45,7 +47,7 @@ impl Got {
         }
     }
 
-    async fn read_until(&mut self, client: &mut Client, enough: impl Fn(&Self) -> bool) {
+    pub(crate) async fn read_until(&mut self, client: &mut Client, enough: impl Fn(&Self) -> bool) {
         while !enough(self) {
             self.take(&client.next().await);
         }
@@ -126,6 +128,41 @@ async fn who_sleeps_gets_what_counts_and_nobody_else_notices() {
         assert!(seqs.len() > 100, "something happens");
         assert!(seqs.iter().zip(1..).all(|(seq, expected)| *seq == expected), "{seqs:?}");
     }
+}
+
+#[tokio::test]
+async fn who_lags_is_told_once_a_second_at_most() {
+    let server = Server::with("[limits]\nqueue_bytes = \"16KiB\"").await;
+    let mut client = server.narrow_subscriber().await;
+    client.subscribe("telemetry").await;
+    let mut agent = server.agent("site", None).await;
+    let begun = clock::instant();
+    let padding = "x".repeat(1000);
+    let sending = async {
+        let mut number = 0;
+        while begun.elapsed() < Duration::from_secs(4) {
+            number += 1;
+            let readings =
+                json!([{"metric": "n", "value": number}, {"metric": "p", "value": padding}]);
+            agent.send(json!({"type": "readings", "device": "a", "readings": readings})).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        number
+    };
+    let reading = async {
+        let (mut told, mut got) = (0, Got::default());
+        while begun.elapsed() < Duration::from_secs(4) {
+            let message = client.next().await;
+            told += u64::from(message["type"] == "lagged");
+            got.take(&message);
+            // Much slower than it comes.
+            sleep(Duration::from_millis(20)).await;
+        }
+        (told, begun.elapsed().as_secs(), got)
+    };
+    let (number, (told, seconds, mut got)) = tokio::join!(sending, reading);
+    assert!((1..=seconds + 1).contains(&told), "{told} times in {seconds} s");
+    got.read_until(&mut client, |got| got.updates + got.dropped == number).await;
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ async fn a_new_certificate_is_for_those_who_come_and_a_bad_one_for_nobody() {
         assert!(!said.contains(line), "a key is in the log: {said}");
     }
     // The rest of the configuration is taken over all the same.
-    server.has_said("limits and rules are taken over", 2).await;
+    server.has_said("and rules are taken over", 2).await;
     let stream = connect(&server, &[&old, &new], &TLS13).await;
     assert_eq!(shown(&stream), new.cert.der());
     client.expect_silence().await;

@@ -37,6 +37,18 @@ async fn a_numbering_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn without_a_queue_every_number_comes_back() {
+    let server = Server::start().await;
+    let mut client = server.subscriber().await;
+    client.subscribe("telemetry").await;
+    let mut agent = server.agent("site", None).await;
+    for (value, seq) in (1..).zip([5, 5, 3, 0, 0, 7]) {
+        agent.readings(seq, "boiler", json!([{"metric": "t", "value": value}])).await;
+        assert_eq!(client.next().await["telemetry"]["t"]["value"], value, "it is taken, too");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_message_is_refused_alone() {
     let server = Server::start().await;
     let mut agent = server.agent("site", Some("q")).await;
