@@ -8,7 +8,7 @@ use std::{hint::black_box, path::Path, time::Duration};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use valtronics_protocol::{id::DeviceId, time::UnixMillis, value::Value};
 use valtronics_server::{
-    commit::{Commit, MetricIndex, Row},
+    commit::{Commit, Marks, MetricIndex, Row},
     store::{Compactor, Points, Query, Reader, Store},
 };
 
@@ -86,7 +86,7 @@ fn fill(dir: &Path, devices: u64, hours: i64) -> u64 {
 }
 
 fn compact(store: &mut Store, dir: &Path, second: i64) {
-    store.checkpoint(&[]).expect("there is room");
+    store.checkpoint(&[], &Marks::default()).expect("there is room");
     let mut compactor = Compactor::open(dir).expect("there is a store");
     let now = UnixMillis(BEGIN + second * 1000);
     while let Some(change) = compactor.next(KEEP, now).expect("it can be read") {

@@ -34,6 +34,8 @@ mod keys;
 mod queues;
 mod rules;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use agents::Agents;
 pub use agents::{AgentCame, AgentView, ListAgents};
@@ -59,6 +61,8 @@ pub struct Parts {
     pub drafts: Vec<AlertDraft>,
     /// The alert rules by where they come from.
     pub rules: Rules,
+    /// The rules of files, as a JSON array, if they changed while the server was stopped.
+    pub file_rules: Option<Arc<str>>,
     /// The numberings of agents.
     pub queues: Vec<(QueueKey, u64)>,
     /// What was counted of agents.
@@ -156,7 +160,7 @@ impl Engine {
             sample: parts.sample,
             inputs: inputs_rx,
             commands: commands_rx,
-            pending: Commit::default(),
+            pending: Commit { file_rules: parts.file_rules, ..Commit::default() },
             pending_tickets: Vec::new(),
             is_awaited: false,
             committing: None,

@@ -51,6 +51,12 @@ impl Rules {
         self.files.iter().chain(stored).cloned().collect()
     }
 
+    /// Returns the rules of files as a JSON array.
+    #[must_use]
+    pub fn files_json(&self) -> Arc<str> {
+        serde_json::to_string(&self.files).expect("a rule has text keys only").into()
+    }
+
     /// Takes in a rule, or what replaces one.
     fn put(&mut self, rule: Rule) -> Result<(), NotEdited> {
         self.in_file(&rule.name)?;
@@ -81,7 +87,10 @@ impl Engine {
     /// Changes the alert rules.
     pub(super) fn edit_rules(&mut self, edit: RuleEdit, now: UnixMillis) {
         match edit {
-            RuleEdit::Files(files) => self.rules.files = files,
+            RuleEdit::Files(files) => {
+                self.rules.files = files;
+                self.pending.file_rules = Some(self.rules.files_json());
+            }
             RuleEdit::Put(rule, ticket, answer) => {
                 let name = Arc::clone(&rule.name);
                 let json = serde_json::to_string(&rule).expect("a rule has text keys only");

@@ -33,6 +33,7 @@ mod monitor;
 mod persistence;
 mod provider;
 mod requests;
+mod restored;
 mod resume;
 mod security;
 mod server;
