@@ -39,7 +39,7 @@ mod tests;
 
 use agents::Agents;
 pub use agents::{AgentCame, AgentView, ListAgents};
-pub use alerts::AlertChange;
+pub use alerts::{AlertChange, Behind};
 pub use apply::LEAD;
 pub use gateways::AdmitGateway;
 use gateways::Gateways;
@@ -112,6 +112,8 @@ pub struct Engine {
     /// What is gathered for the next commit, and who waits for it.
     pending: Commit,
     pending_tickets: Vec<Waiter>,
+    /// How many requests over HTTP are among them.
+    requests: usize,
     /// Somebody waits to be told of the next commit.
     is_awaited: bool,
     /// Who waits for the commit that the store works at.
@@ -162,6 +164,7 @@ impl Engine {
             commands: commands_rx,
             pending: Commit { file_rules: parts.file_rules, ..Commit::default() },
             pending_tickets: Vec::new(),
+            requests: 0,
             is_awaited: false,
             committing: None,
             committed_at: instant,

@@ -108,7 +108,7 @@ impl Engine {
         instant: Instant,
         marks: &mut Marks,
     ) {
-        let rows = rows.get(range.clone()).unwrap_or_default();
+        let (rows, is_full) = (rows.get(range.clone()).unwrap_or_default(), self.is_full());
         let Some(id) = rows.first().map(|row| row.device) else {
             return;
         };
@@ -144,7 +144,8 @@ impl Engine {
             let value = row.value.clone();
             metric.last = Some(LastValue { value, at: row.at, effective_at });
             returned |= metric.freshness.heard(received_at);
-            for rule in &metric.rules {
+            // What they would say now they say with a later reading.
+            for rule in metric.rules.iter().filter(|_| !is_full) {
                 let times = (row.at, received_at);
                 self.alerts.observe(*rule, id, &row.value, times, &mut drafts);
             }
@@ -219,7 +220,7 @@ impl Engine {
             self.announce(id, now);
         }
         let mut drafts = Vec::new();
-        if self.alerts.deadline().is_some_and(|at| at <= now) {
+        if self.alerts.deadline().is_some_and(|at| at <= now) && !self.is_full() {
             self.alerts.tick(now, &mut drafts);
         }
         self.draft(drafts);

@@ -2,15 +2,24 @@
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use valtronics_protocol::{id::DeviceId, id::Seq, value::Value};
+use valtronics_protocol::{
+    event::AlertStatus,
+    id::{DeviceId, Seq},
+    uplink::Ack,
+    value::Value,
+};
 
-use super::*;
+use super::{
+    alerts::{MOST_EVENTS, MOST_REQUESTS},
+    *,
+};
 use crate::{
     auth::DeviceGrant,
-    commit::{Mark, MetricIndex, Row},
+    commit::{EventDraft, Mark, MetricIndex, Row},
+    domain::rule::Rule,
     ingest::{Batch, push_row},
     state::EventLog,
-    store::{RegistryLimits, Store},
+    store::{RegistryLimits, Restored, Store, StoreError},
     store_task::{Registrant, Wanted, last_values},
 };
 
@@ -80,9 +89,20 @@ impl Bench {
         let moments: Vec<_> = moments.collect();
         let known = rows.into_iter().zip(moments).collect();
         drop(self.store);
-        let mut found = Store::open(self.dir.path()).unwrap().1.last_values;
+        let mut found = reopened(self.dir.path()).last_values;
         found.sort_by_key(|(row, _)| row.metric);
         [known, found]
+    }
+}
+
+/// Opens a store again. A child that another test starts holds its lock, too, until it has begun.
+fn reopened(dir: &std::path::Path) -> Restored {
+    let deadline = clock::instant() + Duration::from_secs(10);
+    loop {
+        match Store::open(dir) {
+            Err(StoreError::Locked(_)) if clock::instant() < deadline => std::thread::yield_now(),
+            opened => return opened.unwrap().1,
+        }
     }
 }
 
@@ -146,4 +166,73 @@ proptest! {
         let [known, found] = bench.last_values();
         prop_assert_eq!(known, found);
     }
+}
+
+/// Rules on the first metric, each with its bound.
+fn rules(count: usize) -> Vec<Rule> {
+    let rule = |n| {
+        let json = r#"{"metric":"0","kind":"threshold","above":30}"#;
+        Rule::parse_json(json, Some(&format!("r{n}"))).unwrap()
+    };
+    (0..count).map(rule).collect()
+}
+
+/// What became of alerts in a commit.
+fn alerts_of(commit: &Commit) -> Vec<AlertStatus> {
+    let status = |event: &EventDraft| match event {
+        EventDraft::Alert(alert) => Some(alert.status),
+        EventDraft::Status(_) => None,
+    };
+    commit.events.iter().filter_map(status).collect()
+}
+
+#[test]
+fn alerts_that_cannot_be_stored_wait_within_a_bound() {
+    const RULES: usize = 500;
+    let mut bench = Bench::new();
+    bench.engine.edit_rules(RuleEdit::Files(rules(RULES)), NOW);
+    let mut row = Row {
+        device: DeviceId(1),
+        metric: MetricIndex(0),
+        at: NOW.minus(Duration::from_secs(86_000)),
+        value: Value::Int(0),
+    };
+    let mut read = |bench: &mut Bench, value: i64| {
+        // Far enough apart that none of them flaps.
+        (row.at, row.value) = (row.at.plus(Duration::from_secs(601)), Value::Int(value));
+        bench.batch(std::slice::from_ref(&row), false, false);
+    };
+    for n in 1..140 {
+        read(&mut bench, if n % 2 == 1 { 31 } else { 29 });
+    }
+    let full = bench.engine.pending.events.len();
+    assert!((MOST_EVENTS..MOST_EVENTS + RULES).contains(&full), "{full}");
+    let last = *alerts_of(&bench.engine.pending).last().unwrap();
+    // What became of the alerts meanwhile is told by the first reading for which there is room.
+    let (meanwhile, expected) = match last {
+        AlertStatus::Active => (29, AlertStatus::Resolved),
+        _ => (31, AlertStatus::Active),
+    };
+    read(&mut bench, meanwhile);
+    assert_eq!(bench.engine.pending.events.len(), full);
+    assert!(bench.engine.request().is_err(), "nor may anybody change alerts or rules");
+    bench.commit();
+    read(&mut bench, meanwhile);
+    assert_eq!(alerts_of(&bench.engine.pending), vec![expected; RULES]);
+}
+
+#[test]
+fn requests_that_cannot_be_stored_wait_within_a_bound() {
+    let mut bench = Bench::new();
+    let mut delete = || {
+        let progress = Arc::new(tokio::sync::watch::channel(Ack::default()).0);
+        let ticket = Ticket { progress, reached: Ack::default(), queue: None };
+        let (answer, mut answered) = tokio::sync::oneshot::channel();
+        bench.engine.edit_rules(RuleEdit::Delete("none".into(), ticket, answer), NOW);
+        (answered.try_recv().unwrap(), bench.engine.pending_tickets.len())
+    };
+    for n in 1..=MOST_REQUESTS {
+        assert_eq!(delete(), (Ok(false), n));
+    }
+    assert_eq!(delete(), (Err(NotEdited::Behind(Behind)), MOST_REQUESTS));
 }
