@@ -133,7 +133,7 @@ fn history(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("history");
     let read = |reader: &mut Reader, query: &Query| {
-        let page = reader.read(query).expect("it can be read");
+        let page = reader.read(query, || false).expect("it can be read");
         assert!(page.next.is_none() && page.damaged == 0);
         match page.points {
             Points::Readings(readings) => readings.len(),
@@ -161,7 +161,7 @@ fn history(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (mut query, mut points) = (query.clone(), 0);
             loop {
-                let page = reader.read(black_box(&query)).expect("it can be read");
+                let page = reader.read(black_box(&query), || false).expect("it can be read");
                 let Points::Spans(spans) = page.points else { unreachable!("there is a step") };
                 points += spans.len();
                 query.cursor = page.next;

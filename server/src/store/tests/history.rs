@@ -52,7 +52,7 @@ fn read(dir: &Path, mut query: Query) -> (Vec<Page>, Vec<(i64, Value)>, Vec<Span
     let mut reader = Reader::open(dir).unwrap();
     let (mut pages, mut readings, mut spans) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        let page = reader.read(&query).unwrap();
+        let page = reader.read(&query, || false).unwrap();
         match page.points.clone() {
             Points::Readings(found) => {
                 assert!(found.len() <= query.limit);
@@ -111,6 +111,48 @@ fn late_readings_join_their_hour() {
     past(dir.path(), NOW.plus(Duration::from_millis(1)), each).unwrap();
     let expected = [(1, vec![59.0]), (2, vec![61.0]), (3, vec![30.0, 590.0]), (4, vec![90.0])];
     assert_eq!(came, expected, "rules are tried on it as it came");
+}
+
+#[test]
+fn a_page_that_is_late_ends_with_its_hour() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let at = |half_hour: i64| NOW.0 + half_hour * HOUR / 2;
+    for half_hour in 0..8 {
+        let rows = vec![reading(0, at(half_hour), half_hour)];
+        store.commit(&readings(NOW, rows)).unwrap();
+        if half_hour == 3 {
+            compact(&mut store, dir.path(), NOW.plus(DAY / 12 + DAY / 100), 1000);
+        }
+    }
+    let mut reader = Reader::open(dir.path()).unwrap();
+    let mut pages = |query: Query, is_late: bool| {
+        let (mut query, mut pages) = (query, Vec::new());
+        loop {
+            let page = reader.read(&query, || is_late).unwrap();
+            query.cursor = page.next;
+            pages.push(page.points);
+            if query.cursor.is_none() {
+                return pages;
+            }
+        }
+    };
+    let count = |points: &Points| match points {
+        Points::Readings(found) => found.len(),
+        Points::Spans(found) => found.len(),
+    };
+    for step in [None, Some(DAY / 48), Some(DAY / 12), Some(DAY)] {
+        let query = Query { step, ..query(1, 0) };
+        let whole = pages(query.clone(), false);
+        let late = pages(query, true);
+        let sum = |pages: &[Points]| pages.iter().map(count).sum::<usize>();
+        assert_eq!((whole.len(), sum(&whole)), (1, sum(&late)), "{step:?} {late:?}");
+        match step {
+            None => assert_eq!(late.len(), 4, "an hour each: {late:?}"),
+            Some(DAY) => assert_eq!(late.len(), 1, "a step is never cut"),
+            Some(_) => assert!(late.len() > 1, "{late:?}"),
+        }
+    }
 }
 
 #[test]
