@@ -30,6 +30,7 @@ mod live_first;
 mod keys;
 mod logs;
 mod monitor;
+mod openapi;
 mod persistence;
 mod provider;
 mod requests;
