@@ -378,8 +378,16 @@ fn an_older_file_is_brought_up_to_date() {
            "metadata":{"threshold_value":null,"actual_value":null}}')"#,
         )
         .unwrap();
+    // The last version whose commits had no marks.
+    let older = schema::migrate_to(dir.path(), 6).unwrap();
+    let blob = |at, value| journal::encode(&[reading(at as u32 % 2, at, value)]);
+    older.execute("INSERT INTO last_values VALUES (1, 0, ?1)", [blob(4, 4)]).unwrap();
+    let commit = "INSERT INTO journal VALUES (1, 1, 7, 7, 1, ?1)";
+    older.execute(commit, [blob(7, 7)]).unwrap();
+    drop(older);
     let (store, restored) = Store::open(dir.path()).unwrap();
     assert_eq!(restored.open_alerts.len(), 1);
+    assert_eq!(sorted(values(&restored)), [reading(0, 4, 4), reading(1, 7, 7)]);
     let seq: u64 = store.db.query_row("SELECT seq FROM alerts", [], |row| row.get(0)).unwrap();
     assert_eq!(seq, 3);
 }

@@ -78,6 +78,11 @@ fn damage_costs_what_is_damaged() {
     drop(store);
     let (store, restored) = Store::open(dir.path()).unwrap();
     assert_eq!((restored.damaged, values(&restored)), (1, vec![reading(0, 3, 3)]));
+    store.db.execute("UPDATE journal SET marks = x'00' WHERE id = 3", []).unwrap();
+    drop(store);
+    let (store, restored) = Store::open(dir.path()).unwrap();
+    assert_eq!((restored.damaged, values(&restored)), (2, vec![reading(0, 1, 1)]));
+    store.db.execute("UPDATE journal SET marks = NULL", []).unwrap();
     store.db.execute(&format!("UPDATE last_values {flip}"), []).unwrap();
     drop(store);
     let (_, restored) = Store::open(dir.path()).unwrap();
