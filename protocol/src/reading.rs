@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::{time::UnixMillis, value::Value};
 
 /// Whose clock a timestamp comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeSource {
     /// The device sent a plausible time with a zone or an epoch.

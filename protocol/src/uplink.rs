@@ -9,7 +9,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{counters::Counters, error::ErrorCode, event::Status, time::UnixMillis};
+use crate::{
+    counters::Counters, error::ErrorCode, event::Status, reading::TimeSource, time::UnixMillis,
+};
 
 mod frame;
 
@@ -138,18 +140,25 @@ pub enum GapReason {
     Other,
 }
 
-/// The lost readings of one device.
+/// The lost readings of one device that one clock has timed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// The device's name; absent for readings whose device is not known, which count as the gateway's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Whose clock.
+    #[serde(default, skip_serializing_if = "is_receive")]
+    pub time_source: TimeSource,
     /// The earliest of their timestamps.
     pub from: UnixMillis,
     /// The latest of their timestamps.
     pub to: UnixMillis,
     /// How many.
     pub readings: u64,
+}
+
+fn is_receive(source: &TimeSource) -> bool {
+    *source == TimeSource::Receive
 }
 
 /// What the server says on `/uplink`.

@@ -8,7 +8,7 @@ use std::{hint::black_box, path::Path, time::Duration};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use valtronics_protocol::{id::DeviceId, time::UnixMillis, value::Value};
 use valtronics_server::{
-    commit::{Commit, MetricIndex, Row},
+    commit::{Commit, Marks, MetricIndex, Row},
     store::{Compactor, Points, Query, Reader, Store},
 };
 
@@ -86,7 +86,7 @@ fn fill(dir: &Path, devices: u64, hours: i64) -> u64 {
 }
 
 fn compact(store: &mut Store, dir: &Path, second: i64) {
-    store.checkpoint(&[]).expect("there is room");
+    store.checkpoint(&[], &Marks::default()).expect("there is room");
     let mut compactor = Compactor::open(dir).expect("there is a store");
     let now = UnixMillis(BEGIN + second * 1000);
     while let Some(change) = compactor.next(KEEP, now).expect("it can be read") {
@@ -133,7 +133,7 @@ fn history(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("history");
     let read = |reader: &mut Reader, query: &Query| {
-        let page = reader.read(query).expect("it can be read");
+        let page = reader.read(query, || false).expect("it can be read");
         assert!(page.next.is_none() && page.damaged == 0);
         match page.points {
             Points::Readings(readings) => readings.len(),
@@ -161,7 +161,7 @@ fn history(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (mut query, mut points) = (query.clone(), 0);
             loop {
-                let page = reader.read(black_box(&query)).expect("it can be read");
+                let page = reader.read(black_box(&query), || false).expect("it can be read");
                 let Points::Spans(spans) = page.points else { unreachable!("there is a step") };
                 points += spans.len();
                 query.cursor = page.next;

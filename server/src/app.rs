@@ -200,7 +200,8 @@ impl Running {
         }
         self.edges.shutdown().await;
         let mut store = self.store.join_next().await.context("the store is one task")??;
-        store.checkpoint(&last_values(&state))?;
+        let (rows, marks) = last_values(&state);
+        store.checkpoint(&rows, &marks)?;
         Ok(())
     }
 }
@@ -218,15 +219,17 @@ fn parts(
         Rule::parse_json(json, Some(name)).with_context(|| format!("the stored rule {name}"))
     });
     let stored_rules = stored_rules.collect::<anyhow::Result<Vec<_>>>()?;
-    let rules = Rules { files: file_rules, stored: stored_rules };
     let (mut alerts, mut drafts) = (Alerts::restore(before(&restored)?, now), Vec::new());
+    // Alerts go on under the rules that raised them; a change since is a change like any other.
+    let files_before = restored.file_rules.as_deref().map(Rule::parse_list);
+    let files_before = files_before.unwrap_or_else(|| file_rules.clone());
+    let rules_before = Rules { files: files_before, stored: stored_rules };
+    alerts.set_rules(rules_before.all(), now, &mut drafts);
+    let rules = Rules { files: file_rules, ..rules_before };
     alerts.set_rules(rules.all(), now, &mut drafts);
+    let file_rules =
+        Some(rules.files_json()).filter(|json| restored.file_rules.as_deref() != Some(json));
     let mut state = state(restored_log(&restored, clock::instant()), &restored, config, now);
-    let covers = |rule: &Rule, id| {
-        let device = state.device(id);
-        device.is_some_and(|device| rule.covers(&device.registered.name, &device.key))
-    };
-    alerts.end_uncovered(covers, now, &mut drafts);
     for device in state.devices_mut() {
         device.watch(&mut alerts, now, &mut drafts);
     }
@@ -235,6 +238,7 @@ fn parts(
         alerts,
         drafts,
         rules,
+        file_rules,
         queues: restored.queues,
         agents: restored.agents,
         keys: restored.keys,
@@ -286,10 +290,11 @@ fn state(
             device.restore(update, now);
         }
     }
-    for row in &restored.last_values {
+    for (row, effective_at) in &restored.last_values {
         if let Some(metric) = state.device_mut(row.device).and_then(|d| d.metric_mut(row.metric)) {
             let (value, at) = (row.value.clone(), row.at);
-            metric.last = Some(LastValue { value, at, effective_at: at.min(now) });
+            // A server whose clock was set back meanwhile goes on, too.
+            metric.last = Some(LastValue { value, at, effective_at: now.min(*effective_at) });
         }
     }
     for open in &restored.open_alerts {

@@ -16,6 +16,10 @@ use valtronics_protocol::{
 
 use crate::{tally::AgentChange, used_key::UsedKey};
 
+mod marks;
+
+pub use marks::{Mark, Marks, Run};
+
 /// The position of a metric among those of its device, in the order in which they were first named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MetricIndex(pub u32);
@@ -60,12 +64,16 @@ pub struct Commit {
     pub received_at: UnixMillis,
     /// Readings in the order in which they came.
     pub readings: Vec<Row>,
+    /// Which of them do not count from when they were measured.
+    pub marks: Marks,
     /// The last number of each numbering that is in here.
     pub queues: Vec<(QueueKey, u64)>,
     /// Changes of status and alerts, in order.
     pub events: Vec<EventDraft>,
     /// Rules that were edited over HTTP.
     pub rules: Vec<RuleChange>,
+    /// The rules of files, as a JSON array, when they are others than before.
+    pub file_rules: Option<Arc<str>>,
     /// What was counted of agents.
     pub agents: Vec<AgentChange>,
     /// Idempotency keys that were used up.

@@ -34,10 +34,12 @@ mod keys;
 mod queues;
 mod rules;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use agents::Agents;
 pub use agents::{AgentCame, AgentView, ListAgents};
-pub use alerts::AlertChange;
+pub use alerts::{AlertChange, Behind};
 pub use apply::LEAD;
 pub use gateways::AdmitGateway;
 use gateways::Gateways;
@@ -59,6 +61,8 @@ pub struct Parts {
     pub drafts: Vec<AlertDraft>,
     /// The alert rules by where they come from.
     pub rules: Rules,
+    /// The rules of files, as a JSON array, if they changed while the server was stopped.
+    pub file_rules: Option<Arc<str>>,
     /// The numberings of agents.
     pub queues: Vec<(QueueKey, u64)>,
     /// What was counted of agents.
@@ -108,6 +112,8 @@ pub struct Engine {
     /// What is gathered for the next commit, and who waits for it.
     pending: Commit,
     pending_tickets: Vec<Waiter>,
+    /// How many requests over HTTP are among them.
+    requests: usize,
     /// Somebody waits to be told of the next commit.
     is_awaited: bool,
     /// Who waits for the commit that the store works at.
@@ -156,8 +162,9 @@ impl Engine {
             sample: parts.sample,
             inputs: inputs_rx,
             commands: commands_rx,
-            pending: Commit::default(),
+            pending: Commit { file_rules: parts.file_rules, ..Commit::default() },
             pending_tickets: Vec::new(),
+            requests: 0,
             is_awaited: false,
             committing: None,
             committed_at: instant,

@@ -9,12 +9,15 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
+    clock,
     store::{Page, Query, Reader, StoreError},
     store_task::StoreHandle,
 };
 
 /// How many pages are read at a time: they take processor time from live readings.
 const READERS: usize = 2;
+/// After how long a page ends, full or not: so others have their turn on a slow disk, too.
+const A_PAGE: Duration = Duration::from_millis(500);
 /// How long a request waits for a reader: as long as its client would wait without a sign.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -65,7 +68,8 @@ impl History {
             // Whoever asked may go; the thread reads on all the same.
             let _permit = permit;
             let mut reader = idle.map_or_else(|| Reader::open(&dir), Ok)?;
-            let page = reader.read(&query)?;
+            let until = clock::instant() + A_PAGE;
+            let page = reader.read(&query, || clock::instant() >= until)?;
             let damaged = page.damaged;
             Ok::<_, StoreError>((reader, damaged, make(page)))
         };

@@ -27,7 +27,9 @@ mod health;
 mod history;
 mod idempotency;
 mod metrics;
+mod openapi;
 mod page;
+mod parameter;
 mod rules;
 mod telemetry;
 mod upgrade;
@@ -94,6 +96,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::text))
+        .route("/api/v1/openapi.json", get(openapi::describe))
         .route("/api/v1/agents", get(agents::list))
         .route("/api/v1/connections", get(connections::list))
         .route("/api/v1/connections/{id}/log", put(connections::log))

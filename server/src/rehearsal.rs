@@ -1,7 +1,7 @@
 //! What alerts rules would have raised: they are tried on what is stored.
 //!
-//! The past is played as it came in, so what came late is passed over as it was then. Nothing was
-//! acknowledged, shelved or resolved by hand in it, and before it nothing had been heard.
+//! The past is played as it came in, without backlogs, so what came late is passed over as it was
+//! then. What only previews showed was never stored. Nothing was acknowledged, shelved or resolved by hand in it, and before it nothing had been heard.
 
 use valtronics_protocol::{id::Seq, time::UnixMillis};
 

@@ -15,7 +15,7 @@ use valtronics_protocol::{
 };
 
 use crate::{
-    commit::{Commit, Committed, CommittedEvent, Oldest, QueueKey, Row, RuleChange},
+    commit::{Commit, Committed, CommittedEvent, Marks, Oldest, QueueKey, Row, RuleChange},
     used_key::UsedKey,
 };
 
@@ -29,6 +29,7 @@ mod error;
 mod events;
 mod history;
 mod journal;
+mod marks;
 mod past;
 mod prune;
 mod registry;
@@ -126,13 +127,17 @@ impl Store {
         let transaction = self.db.transaction()?;
         let arrived = commit.received_at.max(UnixMillis(self.arrived.0 + 1));
         if !commit.readings.is_empty() {
-            write_readings(&transaction, arrived, &commit.readings)?;
+            write_readings(&transaction, arrived, commit)?;
         }
         for (key, number) in &commit.queues {
             write_number(&transaction, key, *number, commit.received_at)?;
         }
         for change in &commit.rules {
             write_rule(&transaction, change)?;
+        }
+        if let Some(json) = &commit.file_rules {
+            let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES ('file_rules', ?1)";
+            transaction.prepare_cached(sql)?.execute([&**json])?;
         }
         for change in &commit.agents {
             agents::write(&transaction, change)?;
@@ -165,13 +170,13 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot write.
-    pub fn checkpoint(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+    pub fn checkpoint(&mut self, rows: &[Row], marks: &Marks) -> Result<(), StoreError> {
         self.db
             .prepare_cached(
-                "INSERT OR REPLACE INTO last_values (one, upto, rows)
-                 VALUES (1, (SELECT ifnull(max(id), 0) FROM journal), ?1)",
+                "INSERT OR REPLACE INTO last_values (one, upto, rows, marks)
+                 VALUES (1, (SELECT ifnull(max(id), 0) FROM journal), ?1, ?2)",
             )?
-            .execute([journal::encode(rows)])?;
+            .execute(params![journal::encode(rows), marks::encode(marks)])?;
         Ok(())
     }
 
@@ -232,16 +237,23 @@ impl Store {
 fn write_readings(
     transaction: &Transaction<'_>,
     arrived: UnixMillis,
-    readings: &[Row],
+    Commit { readings, marks, .. }: &Commit,
 ) -> Result<(), StoreError> {
     let times = readings.iter().map(|row| row.at.0);
     let (first, last) = times.fold((i64::MAX, i64::MIN), |(a, b), at| (a.min(at), b.max(at)));
     transaction
         .prepare_cached(
-            "INSERT INTO journal (received_at, first_at, last_at, count, rows)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO journal (received_at, first_at, last_at, count, rows, marks)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![arrived.0, first, last, readings.len(), journal::encode(readings)])?;
+        .execute(params![
+            arrived.0,
+            first,
+            last,
+            readings.len(),
+            journal::encode(readings),
+            marks::encode(marks)
+        ])?;
     Ok(())
 }
 

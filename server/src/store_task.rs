@@ -17,9 +17,10 @@ use valtronics_protocol::id::DeviceId;
 use crate::{
     auth::DeviceGrant,
     clock,
-    commit::{Commit, MetricIndex, Row},
+    commit::{Commit, Mark, Marks, MetricIndex, Row},
     engine::{EngineHandle, Input},
     hub::{Page, PageRequest},
+    state::{LastValue, State},
     store::{self, Change, RegistryLimits, Store, StoreError},
 };
 
@@ -357,10 +358,11 @@ impl StoreTask {
     /// Writes last values down and lets go of what is older than history reaches; true when there
     /// is more of that.
     async fn tidy(&mut self, engine: &EngineHandle) -> bool {
-        let Ok(rows) = engine.read(|state, _| last_values(state)).await else { return false };
+        let Ok(values) = engine.read(|state, _| last_values(state)).await else { return false };
         let (keep, now) = (self.keep, clock::now());
         let tidied = self.with(move |store| {
-            store.checkpoint(&rows)?;
+            let (rows, marks) = values;
+            store.checkpoint(&rows, &marks)?;
             Ok::<_, StoreError>((store.prune(keep, now)?, store.oldest()?))
         });
         match tidied.await {
@@ -377,17 +379,17 @@ impl StoreTask {
     }
 }
 
-/// Returns the last value of every metric.
+/// Returns the last value of every metric, and which of them do not count from when they were measured.
 #[must_use]
-pub fn last_values(state: &crate::state::State) -> Vec<Row> {
-    let of_device = |device: &crate::state::Device| {
-        let id = device.id();
-        let metrics = (0..).map(MetricIndex).zip(&device.metrics);
-        let values = metrics.filter_map(move |(metric, known)| {
-            let last = known.last.as_ref()?;
-            Some(Row { device: id, metric, at: last.at, value: last.value.clone() })
-        });
-        values.collect::<Vec<_>>()
-    };
-    state.devices().iter().flat_map(of_device).collect()
+pub fn last_values(state: &State) -> (Vec<Row>, Marks) {
+    let (mut rows, mut marks) = (Vec::new(), Marks::default());
+    for device in state.devices() {
+        for (metric, known) in (0..).map(MetricIndex).zip(&device.metrics) {
+            let Some(LastValue { value, at, effective_at }) = known.last.clone() else { continue };
+            let mark = (effective_at != at).then_some(Mark::Until(effective_at));
+            marks.push(rows.len(), mark);
+            rows.push(Row { device: device.id(), metric, at, value });
+        }
+    }
+    (rows, marks)
 }

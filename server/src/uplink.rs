@@ -73,6 +73,8 @@ pub struct Uplink {
     dialect: Dialect,
     shared: Arc<Uplinks>,
     window: Arc<Semaphore>,
+    /// Taken by the preview that the engine has not yet handled: nobody has two waiting there.
+    preview: Arc<Semaphore>,
     /// A batch that waits for its share of the window; until it has it, no frame is read.
     waiting: Option<Waiting>,
 }
@@ -128,7 +130,18 @@ impl Uplink {
         shared: Arc<Uplinks>,
     ) -> Self {
         let window = Arc::new(Semaphore::new(WINDOW_BYTES));
-        Self { socket, entry, address, agent: None, dialect, shared, window, waiting: None }
+        let preview = Arc::new(Semaphore::new(1));
+        Self {
+            socket,
+            entry,
+            address,
+            agent: None,
+            dialect,
+            shared,
+            window,
+            preview,
+            waiting: None,
+        }
     }
 
     /// Serves the connection until it ends.
@@ -335,8 +348,9 @@ impl Uplink {
             timing.authenticated(expires_at, clock::now(), clock::instant());
         }
         if received.batch.preview {
-            // It waits for no room: it is there for when there is none.
-            let batch = Batch { arrived_at, ..received.batch };
+            // It waits for no room, for it is there for when there is none, but for the one before.
+            let permit = Arc::clone(&self.preview).acquire_owned().await.ok();
+            let batch = Batch { arrived_at, permit, ..received.batch };
             self.shared.engine.send(Input::Batch(batch)).await.map_err(|_| stopping())?;
         } else if !received.batch.is_empty() {
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use valtronics_protocol::{
-    reading::Reading,
+    reading::{Reading, TimeSource},
     time::UnixMillis,
     uplink::{Gap, GapReason, Loss, MAX_GAP_LOSSES},
 };
@@ -12,19 +12,25 @@ use super::{crc, disk::Disk};
 
 /// The most gaps that wait to be told; beyond, the newest takes in what is lost.
 const GAPS: usize = 64;
-/// The most devices that a gap names; the readings of others are counted together.
-const DEVICES: usize = MAX_GAP_LOSSES - 1;
+/// The most devices that a gap names, those counted twice that are timed by two clocks; the readings of
+/// others are counted together.
+const DEVICES: usize = MAX_GAP_LOSSES - 2;
 
-/// Counts lost readings by device; those of which nothing is known, or too much, without one.
+/// Whose the readings are, if that is known and not too much, and by whose clock.
+type Of = (Option<Arc<str>>, TimeSource);
+
+/// Counts lost readings.
 #[derive(Debug, Default)]
-pub(super) struct Tally(BTreeMap<Option<Arc<str>>, (UnixMillis, UnixMillis, u64)>);
+pub(super) struct Tally(BTreeMap<Of, (UnixMillis, UnixMillis, u64)>);
 
 impl Tally {
     pub(super) fn add(&mut self, reading: &Reading) {
-        let device = Some(Arc::clone(&reading.device));
-        let has_room = self.0.len() < DEVICES || self.0.contains_key(&device);
-        let at = reading.timestamp;
-        let (from, to, count) = self.0.entry(device.filter(|_| has_room)).or_insert((at, at, 0));
+        let (at, by) = (reading.timestamp, reading.time_source);
+        let mut of = (Some(Arc::clone(&reading.device)), by);
+        if self.0.len() >= DEVICES && !self.0.contains_key(&of) {
+            of = (None, by);
+        }
+        let (from, to, count) = self.0.entry(of).or_insert((at, at, 0));
         (*from, *to, *count) = ((*from).min(at), (*to).max(at), *count + 1);
     }
 
@@ -39,10 +45,12 @@ impl Tally {
         let counted: u64 = self.0.values().map(|(_, _, count)| count).sum();
         let unknown = (last + 1 - first).saturating_sub(counted);
         if unknown > 0 {
-            self.0.entry(None).or_insert((about, about, 0)).2 += unknown;
+            let of = (None, TimeSource::Receive);
+            self.0.entry(of).or_insert((about, about, 0)).2 += unknown;
         }
-        let loss = |(device, (from, to, readings)): (Option<Arc<str>>, _)| Loss {
+        let loss = |((device, time_source), (from, to, readings)): (Of, _)| Loss {
             device: device.map(|device| device.to_string()),
+            time_source,
             from,
             to,
             readings,
@@ -53,11 +61,13 @@ impl Tally {
 
 fn count(gap: &mut Gap, losses: Vec<Loss>) {
     for mut loss in losses {
-        let is_its = |known: &&mut Loss| known.device == loss.device;
-        if gap.devices.len() >= DEVICES && gap.devices.iter_mut().find(is_its).is_none() {
+        let is_of = |known: &Loss, of: &Loss| {
+            (&known.device, known.time_source) == (&of.device, of.time_source)
+        };
+        if gap.devices.len() >= DEVICES && !gap.devices.iter().any(|known| is_of(known, &loss)) {
             loss.device = None;
         }
-        match gap.devices.iter_mut().find(|known| known.device == loss.device) {
+        match gap.devices.iter_mut().find(|known| is_of(known, &loss)) {
             Some(known) => {
                 known.from = known.from.min(loss.from);
                 known.to = known.to.max(loss.to);
@@ -149,7 +159,7 @@ mod tests {
         let [joined] = &gaps[..] else { panic!("{gaps:?}") };
         let sum: u64 = joined.devices.iter().map(|loss| loss.readings).sum();
         assert_eq!((joined.first, joined.last, sum), (1, 4000, 4000));
-        assert_eq!(joined.devices.len(), MAX_GAP_LOSSES);
+        assert_eq!(joined.devices.len(), DEVICES + 1);
         let unnamed: Vec<_> = joined.devices.iter().filter(|loss| loss.device.is_none()).collect();
         assert_eq!(unnamed.len(), 1);
     }
@@ -174,6 +184,15 @@ mod tests {
     fn what_cannot_be_read_is_counted_by_its_numbers() {
         let gap = Tally::default().gap(5, 9, GapReason::Corrupt, UnixMillis(7));
         let at = UnixMillis(7);
-        assert_eq!(gap.devices, [Loss { device: None, from: at, to: at, readings: 5 }]);
+        assert_eq!(
+            gap.devices,
+            [Loss {
+                device: None,
+                time_source: TimeSource::Receive,
+                from: at,
+                to: at,
+                readings: 5
+            }]
+        );
     }
 }

@@ -215,6 +215,7 @@ fn a_full_queue_loses_its_oldest_and_counts_them_by_device() {
     check_balance(&queue, (given as u64, 0, lost as u64, (given - lost) as u64));
     let expected = Loss {
         device: Some("boiler".into()),
+        time_source: TimeSource::Receive,
         from: UnixMillis(START + 1),
         to: UnixMillis(START + lost),
         readings: lost as u64,

@@ -11,7 +11,7 @@ pub mod notebook;
 use std::{collections::VecDeque, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use valtronics_protocol::{reading::TimeSource, time::UnixMillis};
+use valtronics_protocol::{reading::TimeSource, time::UnixMillis, uplink::Loss};
 
 use super::Chunk;
 use crate::queue::newest::Preview;
@@ -104,6 +104,14 @@ impl Timeline {
                 reading.timestamp = self.corrected(reading.timestamp, |of| of.first_seq <= seq);
             }
         }
+        for gap in &mut chunk.gaps {
+            let (first, last) = (gap.first, gap.last);
+            let received = |loss: &&mut Loss| loss.time_source == TimeSource::Receive;
+            for loss in gap.devices.iter_mut().filter(received) {
+                loss.from = self.corrected(loss.from, |of| of.first_seq <= first);
+                loss.to = self.corrected(loss.to, |of| of.first_seq <= last).max(loss.from);
+            }
+        }
         for event in &mut chunk.events {
             let is_of = |of: &Stretch| of.first_event <= event.seq;
             event.timestamp = self.corrected(event.timestamp, is_of);
@@ -139,7 +147,12 @@ impl Timeline {
 
 #[cfg(test)]
 mod tests {
-    use valtronics_protocol::{event::Status, reading::Reading, uplink::StatusEvent, value::Value};
+    use valtronics_protocol::{
+        event::Status,
+        reading::Reading,
+        uplink::{Gap, GapReason, StatusEvent},
+        value::Value,
+    };
 
     use super::*;
 
@@ -198,6 +211,42 @@ mod tests {
         let at: Vec<UnixMillis> = queued.events.iter().map(|event| event.timestamp).collect();
         assert_eq!(at, [START.plus(second).plus(Duration::from_millis(200)), right]);
         assert_eq!(timeline.off_by(), None);
+    }
+
+    #[test]
+    fn what_was_lost_under_a_wrong_clock_is_told_by_the_right_one() {
+        let mut timeline = Timeline::default();
+        let second = Duration::from_secs(1);
+        timeline.note(UnixMillis(1000), second, (1, 1));
+        timeline.note(START.plus(60 * second), 60 * second, (4, 1));
+        timeline.settle(Start { at: START, within: second });
+        let loss = |time_source, from, to| Loss {
+            device: Some("d".into()),
+            time_source,
+            from,
+            to,
+            readings: 1,
+        };
+        let gap = |first, last, loss| Gap {
+            first,
+            last,
+            reason: GapReason::Evicted,
+            devices: vec![loss],
+        };
+        let (wrong, right) = (UnixMillis(1000), START.plus(61 * second));
+        let mut lost = Chunk {
+            gaps: vec![
+                gap(1, 3, loss(TimeSource::Receive, wrong, UnixMillis(2000))),
+                gap(1, 3, loss(TimeSource::Device, wrong, right)),
+                gap(2, 9, loss(TimeSource::Receive, wrong, right)),
+            ],
+            ..Chunk::default()
+        };
+        timeline.correct(&mut lost);
+        let told = lost.gaps.iter().flat_map(|gap| &gap.devices).map(|loss| (loss.from, loss.to));
+        let begun = START.plus(second);
+        let expected = [(begun, START.plus(2 * second)), (wrong, right), (begun, right)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -192,26 +192,6 @@ impl Alerts {
         }
     }
 
-    /// Ends what was restored of devices that are not their rules' any more: the rules changed while
-    /// the server was stopped.
-    pub fn end_uncovered(
-        &mut self,
-        covers: impl Fn(&Rule, DeviceId) -> bool,
-        now: UnixMillis,
-        out: &mut Vec<AlertDraft>,
-    ) {
-        for ((index, device), watch) in std::mem::take(&mut self.watches) {
-            let Some(rule) = self.rules.get(index.0) else { continue };
-            if covers(rule, device) {
-                self.watches.insert((index, device), watch);
-                continue;
-            }
-            watch.scheduled.map(|at| self.schedule.remove(&(at, index, device)));
-            self.unsaved.insert((Arc::clone(&rule.name), device), None);
-            out.extend(ended(rule, "changed", device, &watch, now));
-        }
-    }
-
     /// Finds the rules that watch a metric of a device.
     #[must_use]
     pub fn rules_for(&self, name: &str, key: &str, metric: &str) -> Vec<RuleIndex> {

@@ -92,6 +92,13 @@ impl Rule {
         }
     }
 
+    /// Reads rules out of a JSON array, without those that cannot work.
+    #[must_use]
+    pub fn parse_list(text: &str) -> Vec<Self> {
+        let list: Vec<Fields> = serde_json::from_str(text).unwrap_or_default();
+        list.into_iter().filter_map(|fields| Self::parse(fields, None).ok()).collect()
+    }
+
     fn parse(mut fields: Fields, path: Option<&str>) -> Result<Self, RuleError> {
         let name = name(take(&mut fields, "name")?, path)?;
         let kind = Kind::take(&mut fields)?;

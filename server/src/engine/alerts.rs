@@ -27,24 +27,50 @@ pub struct AlertChange {
     /// Told when everything that came before is durable, whatever came of the change.
     pub ticket: Ticket,
     /// Whether there is such an alert among those that are open; others are in the store.
-    pub answer: oneshot::Sender<bool>,
+    pub answer: oneshot::Sender<Result<bool, Behind>>,
 }
 
-/// How many events a commit gathers at most, some 20 MiB: while the store cannot write, what a status
-/// is by then is announced when there is room.
-const MOST_EVENTS: usize = 65_536;
+/// The store has been unable to write for so long that nothing more can wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too much waits for the store, which cannot write now")]
+pub struct Behind;
+
+/// How many events a commit gathers, some 20 MiB: while the store cannot write, what a status or an
+/// alert is by then is announced when there is room. What comes of one input may go beyond it.
+pub(super) const MOST_EVENTS: usize = 65_536;
+/// How many requests over HTTP wait for a commit: more are refused.
+pub(super) const MOST_REQUESTS: usize = 1000;
 
 impl Engine {
+    /// Tells whether no more events may wait for the store.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending.events.len() >= MOST_EVENTS
+    }
+
+    /// Notes a request that changes rules or alerts, if it may wait for the store.
+    pub(super) fn request(&mut self) -> Result<(), Behind> {
+        if self.is_full() || self.requests >= MOST_REQUESTS {
+            return Err(Behind);
+        }
+        self.requests += 1;
+        Ok(())
+    }
+
     /// Changes an alert that is open.
     pub(super) fn change_alert(&mut self, wanted: AlertChange, now: UnixMillis) {
         let AlertChange { id, change, grant, ticket, answer } = wanted;
+        if let Err(behind) = self.request() {
+            // Whoever asked may have gone.
+            let _ = answer.send(Err(behind));
+            return;
+        }
         let open = self.state.open_alerts.get(&id);
         let key = open.map(crate::commit::CommittedAlert::key).filter(|key| {
             let device = self.state.device(key.device);
             device.is_some_and(|of| grant.allows(of.id(), &of.registered.name, &of.key))
         });
         // Whoever asked may have gone.
-        let _ = answer.send(key.is_some());
+        let _ = answer.send(Ok(key.is_some()));
         if let Some(key) = key {
             let mut drafts = Vec::new();
             self.alerts.change(&key, change, now, &mut drafts);
@@ -64,8 +90,9 @@ impl Engine {
     /// Announces the status of a device if it has changed, and what follows from that; then its
     /// silence counts otherwise.
     pub(super) fn announce(&mut self, id: DeviceId, now: UnixMillis) {
+        let is_full = self.is_full();
         let Some(device) = self.state.device_mut(id) else { return };
-        if self.pending.events.len() >= MOST_EVENTS {
+        if is_full {
             return self.schedule.look_by(id, now.plus(TICK));
         }
         let Some(transition) = device.health.transition(id, now) else { return };

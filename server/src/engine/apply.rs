@@ -6,7 +6,7 @@ use valtronics_protocol::time::UnixMillis;
 
 use super::{Engine, TICK, gateways};
 use crate::{
-    commit::{RegistryChange, Row},
+    commit::{Mark, Marks, RegistryChange, Row},
     hub::projection::Change,
     ingest::{Batch, Item, StatusReport},
     state::LastValue,
@@ -44,7 +44,7 @@ impl Engine {
         }
         self.pending.received_at = received_at;
         self.counted += rows.len() as u64;
-        let oldest = now.minus(self.keep);
+        let (oldest, mut marks) = (now.minus(self.keep), Marks::default());
         for (at, item) in items.into_iter().enumerate() {
             match item {
                 Item::Update { rows: range, historical } => {
@@ -56,7 +56,7 @@ impl Engine {
                         (false, true) => Kind::Historical,
                         (false, false) => Kind::Live,
                     };
-                    self.update(&rows, range, kind, came_in, instant);
+                    self.update(&rows, range, kind, came_in, instant, &mut marks);
                 }
                 Item::Lost(lost) => self.pending.lost.push(lost),
                 Item::Status(report) => self.report(report, now),
@@ -74,8 +74,11 @@ impl Engine {
         // What is older than history reaches is shown to who asked for it, but not stored.
         let (count, before) = (rows.len(), self.pending.readings.len());
         self.pending.readings.reserve(count);
-        for row in rows.into_iter().filter(|row| row.at >= oldest) {
-            self.pending.readings.push(row);
+        for (row, mark) in rows.into_iter().zip(marks.into_places()) {
+            if row.at >= oldest {
+                self.pending.marks.push(self.pending.readings.len(), mark);
+                self.pending.readings.push(row);
+            }
         }
         tally.stored = (self.pending.readings.len() - before) as u64;
         tally.expired = count as u64 - tally.stored;
@@ -107,8 +110,9 @@ impl Engine {
         kind: Kind,
         (received_at, arrived_at): (UnixMillis, Option<Instant>),
         instant: Instant,
+        marks: &mut Marks,
     ) {
-        let rows = rows.get(range).unwrap_or_default();
+        let (rows, is_full) = (rows.get(range.clone()).unwrap_or_default(), self.is_full());
         let Some(id) = rows.first().map(|row| row.device) else {
             return;
         };
@@ -119,15 +123,17 @@ impl Engine {
         let is_watched = self.hub.is_watched(id);
         let (mut live, mut late) = (Vec::new(), Vec::new());
         let (mut is_heard, mut returned, mut drafts) = (false, false, Vec::new());
-        for row in rows {
+        let latest = received_at.plus(LEAD);
+        for (place, row) in range.zip(rows) {
             let change = Change { metric: row.metric, value: &row.value, at: row.at, arrived_at };
             let Some(metric) = device.metric_mut(row.metric) else {
                 continue;
             };
-            let effective_at = row.at.min(received_at.plus(LEAD));
+            let effective_at = row.at.min(latest);
             let last = metric.last.as_ref();
-            let is_shown = last.is_some_and(|last| last.at == row.at && last.value == row.value);
-            if is_shown && kind != Kind::Live {
+            let shown = last.filter(|last| last.at == row.at && last.value == row.value);
+            marks.push(place, mark(row, kind, shown, latest));
+            if shown.is_some() && kind != Kind::Live {
                 continue;
             }
             let is_older = last.is_some_and(|last| effective_at < last.effective_at);
@@ -142,7 +148,8 @@ impl Engine {
             let value = row.value.clone();
             metric.last = Some(LastValue { value, at: row.at, effective_at });
             returned |= metric.freshness.heard(received_at);
-            for rule in &metric.rules {
+            // What they would say now they say with a later reading.
+            for rule in metric.rules.iter().filter(|_| !is_full) {
                 let times = (row.at, received_at);
                 self.alerts.observe(*rule, id, &row.value, times, &mut drafts);
             }
@@ -217,7 +224,7 @@ impl Engine {
             self.announce(id, now);
         }
         let mut drafts = Vec::new();
-        if self.alerts.deadline().is_some_and(|at| at <= now) {
+        if self.alerts.deadline().is_some_and(|at| at <= now) && !self.is_full() {
             self.alerts.tick(now, &mut drafts);
         }
         self.draft(drafts);
@@ -254,6 +261,17 @@ impl Engine {
             self.announce(id, now);
         }
     }
+}
+
+/// Says how a reading counts, if not from when it was measured. What a preview has shown before counts
+/// as it did then.
+fn mark(row: &Row, kind: Kind, shown: Option<&LastValue>, latest: UnixMillis) -> Option<Mark> {
+    let latest = match (kind, shown) {
+        (Kind::Historical, None) => return Some(Mark::Historical),
+        (Kind::Historical, Some(shown)) => shown.effective_at,
+        (Kind::Live | Kind::Preview, _) => latest,
+    };
+    (row.at > latest).then_some(Mark::Until(latest))
 }
 
 /// How many updates ahead the engine looks: what they touch has room in a small cache.

@@ -58,7 +58,7 @@ impl Engine {
         // and then the process ends.
         if self.store.try_send(commit).is_ok() {
             self.committing = Some(std::mem::take(&mut self.pending_tickets));
-            self.is_awaited = false;
+            (self.is_awaited, self.requests) = (false, 0);
             self.committed_at = instant;
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use valtronics_protocol::time::UnixMillis;
 
-use super::Engine;
+use super::{Behind, Engine};
 use crate::{commit::RuleChange, domain::rule::Rule, ingest::Ticket};
 
 /// The most rules that are edited over HTTP: as many as one answer may list (programs, "HTTP"). Each
@@ -40,6 +40,9 @@ pub enum NotEdited {
     /// It would be one too many.
     #[error("there are {MOST_STORED} rules already, the most there may be: delete one")]
     TooMany,
+    /// It would have to wait for the store for too long.
+    #[error(transparent)]
+    Behind(#[from] Behind),
 }
 
 impl Rules {
@@ -49,6 +52,12 @@ impl Rules {
         let of_file = |rule: &&Rule| self.files.iter().any(|file| file.name == rule.name);
         let stored = self.stored.iter().filter(|rule| !of_file(rule));
         self.files.iter().chain(stored).cloned().collect()
+    }
+
+    /// Returns the rules of files as a JSON array.
+    #[must_use]
+    pub fn files_json(&self) -> Arc<str> {
+        serde_json::to_string(&self.files).expect("a rule has text keys only").into()
     }
 
     /// Takes in a rule, or what replaces one.
@@ -81,8 +90,16 @@ impl Engine {
     /// Changes the alert rules.
     pub(super) fn edit_rules(&mut self, edit: RuleEdit, now: UnixMillis) {
         match edit {
-            RuleEdit::Files(files) => self.rules.files = files,
+            RuleEdit::Files(files) => {
+                self.rules.files = files;
+                self.pending.file_rules = Some(self.rules.files_json());
+            }
             RuleEdit::Put(rule, ticket, answer) => {
+                if let Err(behind) = self.request() {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Err(behind.into()));
+                    return;
+                }
                 let name = Arc::clone(&rule.name);
                 let json = serde_json::to_string(&rule).expect("a rule has text keys only");
                 let put = self.rules.put(rule);
@@ -96,6 +113,10 @@ impl Engine {
                 self.wait(Some(ticket), None);
             }
             RuleEdit::Delete(name, ticket, answer) => {
+                if let Err(behind) = self.request() {
+                    let _ = answer.send(Err(behind.into()));
+                    return;
+                }
                 let deleted = self.rules.delete(&name);
                 let _ = answer.send(deleted);
                 if deleted != Ok(true) {

@@ -16,14 +16,19 @@ use valtronics_protocol::{
 };
 
 use super::{
-    Api, auth::Authenticated, durable::Durable, error::ApiError, extract::Read, page::Limit,
+    Api,
+    auth::Authenticated,
+    durable::Durable,
+    error::ApiError,
+    extract::Read,
+    page::Limit,
+    parameter::{moment, parameter, unprocessable},
 };
 use crate::{
     auth::{DeviceGrant, Scope},
     clock,
     domain::alerts::Change,
     engine::{AlertChange, EngineGone, Input},
-    moment::{self, Moment},
     store::WantedAlerts,
 };
 
@@ -77,28 +82,17 @@ pub(super) async fn list(
 impl Wanted {
     fn read(self, now: UnixMillis) -> Result<WantedAlerts, ApiError> {
         let id = |text: &str| u64::from_str(text).ok().map(DeviceId);
-        let moment = |text: &str| Some(text.parse::<Moment>().ok()?.at(now));
         let statuses = "active, acknowledged, shelved or resolved";
+        let severities = "info, warning or critical";
         Ok(WantedAlerts {
             upto: self.cursor.map(AlertId),
-            status: parameter("status", self.status, word, statuses)?,
-            severity: parameter("severity", self.severity, word, "info, warning or critical")?,
-            device: parameter("device_id", self.device_id, id, "a device's id")?,
-            from: parameter("from", self.from, moment, moment::FORM)?,
-            to: parameter("to", self.to, moment, moment::FORM)?,
+            status: parameter("status", self.status.as_deref(), word, statuses)?,
+            severity: parameter("severity", self.severity.as_deref(), word, severities)?,
+            device: parameter("device_id", self.device_id.as_deref(), id, "a device's id")?,
+            from: moment("from", self.from.as_deref(), now)?,
+            to: moment("to", self.to.as_deref(), now)?,
         })
     }
-}
-
-fn parameter<T>(
-    name: &str,
-    text: Option<String>,
-    read: impl Fn(&str) -> Option<T>,
-    right: &str,
-) -> Result<Option<T>, ApiError> {
-    let Some(text) = text else { return Ok(None) };
-    let wrong = || unprocessable(format!("{name}: is {right}"));
-    read(&text).map(Some).ok_or_else(wrong)
 }
 
 fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
@@ -161,7 +155,7 @@ pub(super) async fn shelve(
     let Shelve { until } =
         serde_json::from_str(&body).map_err(|error| unprocessable(format!("until: {error}")))?;
     if until <= clock::now() {
-        return Err(unprocessable("until: lies in the past".to_owned()));
+        return Err(unprocessable("until: lies in the past"));
     }
     change(&api, &user, &id, Change::Shelve(until)).await
 }
@@ -180,7 +174,7 @@ async fn change(
     let (answer, answered) = oneshot::channel();
     let wanted = AlertChange { id, change, grant: grant.clone(), ticket, answer };
     api.engine.send(Input::Alert(wanted)).await?;
-    let was_open = answered.await.map_err(|_| EngineGone)?;
+    let was_open = answered.await.map_err(|_| EngineGone)??;
     durable.wait().await?;
     let alert = api.store.read(move |store| store.alert(id)).await?;
     let alert = seen(api, &grant, alert.into_iter().collect()).await?.pop().ok_or_else(no_alert)?;
@@ -189,8 +183,4 @@ async fn change(
         return Err(ApiError::new(StatusCode::CONFLICT, why));
     }
     Ok(Json(alert))
-}
-
-fn unprocessable(why: String) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, why)
 }

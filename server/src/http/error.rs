@@ -7,7 +7,10 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::{engine::EngineGone, store_task::Unreadable};
+use crate::{
+    engine::{Behind, EngineGone},
+    store_task::Unreadable,
+};
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -38,6 +41,12 @@ impl ApiError {
 impl From<EngineGone> for ApiError {
     fn from(gone: EngineGone) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).retry_after(5)
+    }
+}
+
+impl From<Behind> for ApiError {
+    fn from(behind: Behind) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, behind.to_string()).retry_after(5)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `GET /api/v1/devices/{id}/telemetry`: readings of the past, or what each step of time came to.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Bytes,
@@ -8,20 +8,26 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 use valtronics_protocol::{
     id::DeviceId,
     time::{UnixMillis, parse_period},
     value::Value,
 };
 
-use super::{Api, auth::Authenticated, error::ApiError, extract::Read};
+use super::{
+    Api,
+    auth::Authenticated,
+    error::ApiError,
+    extract::Read,
+    page::Limit,
+    parameter::{moment, parameter, unprocessable},
+};
 use crate::{
     auth::{DeviceGrant, Scope},
     clock,
     commit::MetricIndex,
     history::HistoryError,
-    moment::Moment,
     state,
     store::{self, Cursor, Gap, Page, Points, Span},
 };
@@ -38,20 +44,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     metric: String,
-    #[serde(default, deserialize_with = "parsed")]
-    from: Option<Moment>,
-    #[serde(default, deserialize_with = "parsed")]
-    to: Option<Moment>,
-    #[serde(default, deserialize_with = "parsed")]
-    step: Option<Step>,
-    #[serde(default, deserialize_with = "parsed")]
-    arrived_from: Option<Moment>,
-    limit: Option<usize>,
-    #[serde(default, deserialize_with = "parsed")]
-    cursor: Option<Cursor>,
+    from: Option<String>,
+    to: Option<String>,
+    step: Option<String>,
+    arrived_from: Option<String>,
+    #[serde(default)]
+    limit: Limit<MOST>,
+    cursor: Option<String>,
 }
-
-struct Step(Duration);
 
 pub(super) async fn read(
     State(api): State<Api>,
@@ -96,20 +96,16 @@ impl Wanted {
         keep: Duration,
         now: UnixMillis,
     ) -> Result<store::Query, ApiError> {
-        let at = |moment: Moment| moment.at(now);
-        let arrived_from = self.arrived_from.map(at);
+        let arrived_from = moment("arrived_from", self.arrived_from.as_deref(), now)?;
         // Who asks for what he missed gets it, however old it is.
         let begin = if arrived_from.is_some() { UnixMillis::MIN } else { now.minus(HOUR) };
-        let from = self.from.map_or(begin, at);
-        let to = self.to.map_or(UnixMillis::MAX, at);
+        let from = moment("from", self.from.as_deref(), now)?.unwrap_or(begin);
+        let to = moment("to", self.to.as_deref(), now)?.unwrap_or(UnixMillis::MAX);
         if to <= from {
             return Err(unprocessable("to: it lies after from"));
         }
-        let limit = self.limit.unwrap_or(MOST);
-        if !(1..=MOST).contains(&limit) {
-            return Err(unprocessable("limit: it is from 1 to 100000"));
-        }
-        let step = self.step.as_ref().map(|Step(step)| *step);
+        let right = "a period of 1ms at least, such as 5m";
+        let step = parameter("step", self.step.as_deref(), period, right)?;
         if step.is_some_and(|step| step > HOUR && step.as_millis() % 60_000 != 0) {
             let why = "step: when it is longer than an hour it is in whole minutes";
             return Err(unprocessable(why));
@@ -120,13 +116,10 @@ impl Wanted {
             return Err(unprocessable(why));
         }
         let arrived_from = arrived_from.unwrap_or(UnixMillis::MIN);
-        let cursor = self.cursor;
+        let cursor = self.cursor.as_deref().map(cursor).transpose()?;
+        let Limit(limit) = self.limit;
         Ok(store::Query { device, metric, from, to, arrived_from, step, limit, cursor })
     }
-}
-
-fn unprocessable(why: &str) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, why)
 }
 
 impl From<HistoryError> for ApiError {
@@ -143,33 +136,18 @@ impl From<HistoryError> for ApiError {
     }
 }
 
-/// Reads what has a text of its own.
-fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = &'static str>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(de::Error::custom)
+fn period(text: &str) -> Option<Duration> {
+    parse_period(text).ok().filter(|step| step.as_millis() > 0)
 }
 
-impl FromStr for Step {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let step = parse_period(text).ok().filter(|step| step.as_millis() > 0);
-        step.map(Self).ok_or("it is a period of 1ms at least, such as 5m")
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = || {
-            let (at, rest) = text.split_once('.')?;
-            let (ordinal, as_of) = rest.split_once('.')?;
-            let as_of = UnixMillis(as_of.parse().ok()?);
-            Some(Self { at: at.parse().ok()?, ordinal: ordinal.parse().ok()?, as_of })
-        };
-        parse().ok_or("it is the next of the page before")
-    }
+fn cursor(text: &str) -> Result<Cursor, ApiError> {
+    let parse = || {
+        let (at, rest) = text.split_once('.')?;
+        let (ordinal, as_of) = rest.split_once('.')?;
+        let as_of = UnixMillis(as_of.parse().ok()?);
+        Some(Cursor { at: at.parse().ok()?, ordinal: ordinal.parse().ok()?, as_of })
+    };
+    parse().ok_or_else(|| ApiError::bad_request("cursor: it is the next of the page before"))
 }
 
 #[derive(Serialize)]

@@ -2,25 +2,25 @@
 
 use serde::Deserialize;
 
-/// The most that a page may hold, and what it holds when nothing is said (programs, "HTTP").
-const MOST: usize = 1000;
+/// The most items that a page may hold, and what it holds when nothing is said (programs, "HTTP").
+const ITEMS: usize = 1000;
 
-/// How many a page holds at most, from 1 to 1000.
+/// How many a page holds at most, from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "usize")]
-pub(super) struct Limit(pub(super) usize);
+pub(super) struct Limit<const MOST: usize = ITEMS>(pub(super) usize);
 
-impl Default for Limit {
+impl<const MOST: usize> Default for Limit<MOST> {
     fn default() -> Self {
         Self(MOST)
     }
 }
 
-impl TryFrom<usize> for Limit {
-    type Error = &'static str;
+impl<const MOST: usize> TryFrom<usize> for Limit<MOST> {
+    type Error = String;
     fn try_from(limit: usize) -> Result<Self, Self::Error> {
         let fits = (1..=MOST).contains(&limit);
-        fits.then_some(Self(limit)).ok_or("it is from 1 to 1000")
+        fits.then_some(Self(limit)).ok_or_else(|| format!("it is from 1 to {MOST}"))
     }
 }
 

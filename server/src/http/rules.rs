@@ -92,6 +92,7 @@ fn not_edited(why: NotEdited) -> ApiError {
     let status = match why {
         NotEdited::ReadOnly => StatusCode::CONFLICT,
         NotEdited::TooMany => StatusCode::UNPROCESSABLE_ENTITY,
+        NotEdited::Behind(behind) => return behind.into(),
     };
     ApiError::new(status, why.to_string())
 }

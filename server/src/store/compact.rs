@@ -23,7 +23,7 @@ use super::{
     chunk::{self, HOUR, METRICS, Point, Series},
     journal, schema,
 };
-use crate::commit::Row;
+use crate::commit::{Mark, Row};
 
 /// How long after its end an hour is closed: what was measured at its end has come in, and last
 /// values are written down, which happens each minute.
@@ -171,8 +171,7 @@ impl Sweep {
     /// Reads some of the journal; returns how many rows are damaged.
     fn read_range(&mut self, db: &Connection) -> Result<u64, StoreError> {
         self.upto.clear();
-        let sql =
-            "SELECT id, received_at, rows FROM journal WHERE id > ?1 AND id <= ?2 ORDER BY id";
+        let sql = "SELECT id, received_at, rows, marks, count FROM journal WHERE id > ?1 AND id <= ?2 ORDER BY id";
         let mut statement = db.prepare_cached(sql)?;
         let mut rows = statement.query([self.cursor, self.end])?;
         let (mut count, mut damaged) = (0, 0);
@@ -182,9 +181,10 @@ impl Sweep {
                 break;
             };
             self.cursor = row.get(0)?;
-            match journal::decode(row.get_ref(2)?.as_blob().unwrap_or_default()) {
+            let (blob, marks) = (row.get_ref(2)?.as_blob(), row.get_ref(3)?.as_blob_or_null());
+            match journal::decode_marked(blob.unwrap_or_default(), marks.unwrap_or_default()) {
                 Ok(readings) => {
-                    count += readings.len();
+                    count += row.get::<_, usize>(4)?;
                     self.take_row(db, row.get(1)?, readings)?;
                 }
                 Err(_) => damaged += 1,
@@ -198,15 +198,16 @@ impl Sweep {
         &mut self,
         db: &Connection,
         arrived: i64,
-        readings: Vec<Row>,
+        readings: impl Iterator<Item = (Row, Option<Mark>)>,
     ) -> Result<(), StoreError> {
         let mut is_closed = true;
-        for Row { device, metric, at, value } in readings {
+        for (Row { device, metric, at, value }, mark) in readings {
             let (device, hour) = (device.0.cast_signed(), at.0.div_euclid(HOUR));
             if hour == self.open {
                 is_closed = false;
             } else if hour >= self.first_kept && self.upto(db, device, hour)? < self.cursor {
-                let point = Point { at: at.0, arrived, value };
+                let historical = mark == Some(Mark::Historical);
+                let point = Point { at: at.0, arrived, historical, value };
                 let group = self.groups.entry((device, hour)).or_default();
                 group.entry(metric.0).or_default().push(point);
             }

@@ -110,11 +110,11 @@ impl Reader {
         Ok(Self { db: schema::open_to_read(dir)? })
     }
 
-    /// Reads a page.
+    /// Reads a page; ends it where it stands, but for the hour that is being read, when it is late.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn read(&mut self, query: &Query) -> Result<Page, StoreError> {
+    pub fn read(&mut self, query: &Query, is_late: impl Fn() -> bool) -> Result<Page, StoreError> {
         let transaction = self.db.transaction()?;
         let as_of = match query.cursor {
             Some(cursor) => cursor.as_of,
@@ -123,8 +123,8 @@ impl Reader {
         let wanted = Wanted::new(query, as_of);
         let mut hours = Hours::open(&transaction, wanted)?;
         let (points, next) = match query.step {
-            None => readings(&mut hours, query)?,
-            Some(step) => spans(&mut hours, query, step)?,
+            None => readings(&mut hours, query, is_late)?,
+            Some(step) => spans(&mut hours, query, step, is_late)?,
         };
         let gaps = gaps(&transaction, wanted, next.map_or(wanted.to, |(at, _)| at))?;
         let next = next.map(|(at, ordinal)| Cursor { at, ordinal, as_of });
@@ -193,7 +193,11 @@ fn gaps(db: &Connection, wanted: Wanted, end: i64) -> Result<Vec<Gap>, StoreErro
 /// Where the next page begins, if there is one.
 type Next = Option<(i64, u64)>;
 
-fn readings(hours: &mut Hours<'_>, query: &Query) -> Result<(Points, Next), StoreError> {
+fn readings(
+    hours: &mut Hours<'_>,
+    query: &Query,
+    is_late: impl Fn() -> bool,
+) -> Result<(Points, Next), StoreError> {
     let begin = query.cursor.map_or((i64::MIN, 0), |cursor| (cursor.at, cursor.ordinal));
     let mut found = Vec::new();
     let mut before = (i64::MIN, 0);
@@ -209,7 +213,7 @@ fn readings(hours: &mut Hours<'_>, query: &Query) -> Result<(Points, Next), Stor
             }
             found.push((UnixMillis(point.at), point.value));
         }
-        if hours.cost >= COST
+        if (hours.cost >= COST || is_late())
             && let Some(next) = hours.peek()?
         {
             return Ok((Points::Readings(found), Some((next * HOUR, 0))));
@@ -222,6 +226,7 @@ fn spans(
     hours: &mut Hours<'_>,
     query: &Query,
     step: Duration,
+    is_late: impl Fn() -> bool,
 ) -> Result<(Points, Next), StoreError> {
     let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
     let start = |at: i64| at.saturating_sub(at.rem_euclid(step));
@@ -243,7 +248,7 @@ fn spans(
             }
         }
         // The last one may not be whole.
-        let is_costly = hours.cost >= COST && found.len() > 1;
+        let is_costly = (hours.cost >= COST || is_late()) && found.len() > 1;
         if found.len() > query.limit || is_costly && hours.peek()?.is_some() {
             let next = found.pop().map(|span| (span.start, 0));
             return Ok((Points::Spans(found), next));

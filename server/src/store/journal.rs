@@ -2,8 +2,8 @@
 
 use valtronics_protocol::{batch::journal, id::DeviceId};
 
-use super::{StoreError, seal};
-use crate::commit::{MetricIndex, Row};
+use super::{StoreError, marks, seal};
+use crate::commit::{Mark, MetricIndex, Row};
 
 /// Writes rows as a blob.
 pub(super) fn encode(rows: &[Row]) -> Vec<u8> {
@@ -22,4 +22,14 @@ pub(super) fn decode(blob: &[u8]) -> Result<Vec<Row>, StoreError> {
         value: item.value,
     };
     Ok(items.into_iter().map(row).collect())
+}
+
+/// Reads a blob and the marks beside it.
+pub(super) fn decode_marked(
+    blob: &[u8],
+    marks: Option<&[u8]>,
+) -> Result<impl Iterator<Item = (Row, Option<Mark>)>, StoreError> {
+    let damaged = || StoreError::Damaged("the marks of readings".into());
+    let marks = marks::decode(marks).ok_or_else(damaged)?;
+    Ok(decode(blob)?.into_iter().zip(marks.into_places()))
 }

@@ -22,14 +22,14 @@ use super::{
     registry::Registry,
     schema,
 };
-use crate::commit::{MetricIndex, RegistryChange, Row};
+use crate::commit::{Mark, MetricIndex, RegistryChange, Row};
 
 /// A piece of the past.
 #[derive(Debug)]
 pub enum Past {
     /// Every device and metric that there is by now; once, before all else.
     Names(Vec<RegistryChange>),
-    /// Readings that came in together.
+    /// Readings that came in together; none of a backlog, of which rules saw nothing.
     Readings {
         /// When.
         received_at: UnixMillis,
@@ -92,8 +92,8 @@ fn arrived(db: &Connection, begin: i64, end: i64) -> Result<BTreeMap<i64, Vec<Ro
         let series = chunk::decode_all(row.get_ref(2)?.as_blob().unwrap_or_default());
         for (place, points) in series.unwrap_or_default() {
             let metric = MetricIndex(part * METRICS + place);
-            for Point { at, arrived, value } in points {
-                if (begin..end).contains(&arrived) {
+            for Point { at, arrived, historical, value } in points {
+                if !historical && (begin..end).contains(&arrived) {
                     let row = Row { device, metric, at: UnixMillis(at), value };
                     commits.entry(arrived).or_default().push(row);
                 }
@@ -102,15 +102,18 @@ fn arrived(db: &Connection, begin: i64, end: i64) -> Result<BTreeMap<i64, Vec<Ro
     }
     // Each device's in the order of its moments.
     commits.values_mut().for_each(|rows| rows.sort_by_key(|row| (row.device, row.at)));
-    let sql =
-        "SELECT id, received_at, rows FROM journal WHERE received_at >= ?1 AND received_at < ?2";
-    let mut journal = db.prepare_cached(sql)?;
+    let mut journal = db.prepare_cached(
+        "SELECT id, received_at, rows, marks FROM journal
+         WHERE received_at >= ?1 AND received_at < ?2",
+    )?;
     let mut journal = journal.query([begin, end])?;
     let mut known = HashMap::new();
     while let Some(row) = journal.next()? {
         let (id, arrived): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let rows = journal::decode(row.get_ref(2)?.as_blob().unwrap_or_default());
-        for row in rows.unwrap_or_default() {
+        let (blob, marks) = (row.get_ref(2)?.as_blob(), row.get_ref(3)?.as_blob_or_null());
+        let rows = journal::decode_marked(blob.unwrap_or_default(), marks.unwrap_or_default());
+        let live = |(row, mark)| (mark != Some(Mark::Historical)).then_some(row);
+        for row in rows.into_iter().flatten().filter_map(live) {
             let (device, hour) = (row.device.0.cast_signed(), row.at.0.div_euclid(HOUR));
             let upto = match known.entry((device, hour)) {
                 Entry::Occupied(known) => *known.get(),

@@ -67,7 +67,23 @@ struct Device {
 /// A registration under way: what it adds to what is known.
 struct Registering<'a> {
     known: &'a Registry,
+    registrant: &'a Registrant,
+    limits: RegistryLimits,
     changes: Vec<RegistryChange>,
+    /// The devices among the changes, as they are by now.
+    devices: HashMap<Arc<str>, RegisteredDevice>,
+    /// How many of them are new.
+    added: usize,
+    /// The metrics among the changes.
+    metrics: HashMap<DeviceId, ChangedMetrics>,
+}
+
+/// The metrics of a device that a registration adds or changes, with their units.
+#[derive(Default)]
+struct ChangedMetrics {
+    by_name: HashMap<Arc<str>, (MetricIndex, Arc<str>)>,
+    /// How many of them are new.
+    added: usize,
 }
 
 impl Registry {
@@ -160,13 +176,12 @@ impl Registry {
         limits: RegistryLimits,
         now: UnixMillis,
     ) -> Result<Registered, RegisterError> {
-        let mut registering = Registering { known: self, changes: Vec::new() };
+        let mut registering = Registering::new(self, registrant, limits);
         let mut named = Vec::with_capacity(wanted.len());
         for Wanted { device, metrics } in wanted {
-            let id = registering.device(registrant, device, limits)?;
-            let indices = metrics
-                .iter()
-                .map(|(name, unit)| registering.metric(id, name, unit.as_deref(), limits));
+            let id = registering.device(device)?;
+            let indices =
+                metrics.iter().map(|(name, unit)| registering.metric(id, name, unit.as_deref()));
             let indices = indices.collect::<Result<_, _>>()?;
             named.push(Named { id, indices });
         }
@@ -181,54 +196,49 @@ impl Registry {
     }
 }
 
-impl Registering<'_> {
-    fn device(
-        &mut self,
-        registrant: &Registrant,
-        name: &str,
-        limits: RegistryLimits,
-    ) -> Result<DeviceId, RegisterError> {
-        let Registrant { sub, gateway, devices } = registrant;
+impl<'a> Registering<'a> {
+    fn new(known: &'a Registry, registrant: &'a Registrant, limits: RegistryLimits) -> Self {
+        let (devices, metrics) = (HashMap::new(), HashMap::new());
+        Self { known, registrant, limits, changes: Vec::new(), devices, added: 0, metrics }
+    }
+
+    fn device(&mut self, name: &str) -> Result<DeviceId, RegisterError> {
+        let Registrant { sub, gateway, devices } = self.registrant;
         let forbidden = || RegisterError::Forbidden(format!("the token is not for {name:?}"));
-        let same = |device: &RegisteredDevice| *device.name == *name && device.sub == *sub;
         let known = self.known.by_name.get(&(Arc::clone(sub), Arc::from(name)));
         let known = known.and_then(|id| self.known.device(*id)).map(|device| &device.registered);
-        let new = self.changes.iter().rev().find_map(|change| match change {
-            RegistryChange::Device(device) if same(device) => Some(device),
-            RegistryChange::Device(_) | RegistryChange::Metric(_) => None,
-        });
-        if let Some(device) = new.or(known) {
+        if let Some(device) = self.devices.get(name).or(known) {
             let id = device.id;
             if !devices.allows(id, name, &device.key()) {
                 return Err(forbidden());
             }
             if gateway.is_some() && device.gateway != *gateway {
                 let moved = RegisteredDevice { gateway: gateway.clone(), ..device.clone() };
-                self.changes.push(RegistryChange::Device(moved));
+                self.change_device(moved);
             }
             return Ok(id);
         }
-        let before = self.known.devices.len() as u64;
-        let added = self.changes.iter().filter(|change| match change {
-            RegistryChange::Device(device) => device.id.0 > before,
-            RegistryChange::Metric(_) => false,
-        });
-        let added = added.count();
-        let id = DeviceId(before + added as u64 + 1);
+        let id = DeviceId((self.known.devices.len() + self.added) as u64 + 1);
         let (sub, gateway) = (Arc::clone(sub), gateway.clone());
         let new = RegisteredDevice { id, sub, name: name.into(), gateway };
         if !devices.allows_new(name, &new.key()) {
             return Err(forbidden());
         }
-        let of_sub = self.known.by_sub.get(&new.sub).copied().unwrap_or_default() + added;
-        if of_sub >= limits.devices_per_sub {
+        let of_sub = self.known.by_sub.get(&new.sub).copied().unwrap_or_default() + self.added;
+        if of_sub >= self.limits.devices_per_sub {
             return Err(RegisterError::Limit(format!(
                 "device {name:?} is new, but {} has {} already, the most it may have",
-                new.sub, limits.devices_per_sub
+                new.sub, self.limits.devices_per_sub
             )));
         }
-        self.changes.push(RegistryChange::Device(new));
+        self.added += 1;
+        self.change_device(new);
         Ok(id)
+    }
+
+    fn change_device(&mut self, device: RegisteredDevice) {
+        self.devices.insert(Arc::clone(&device.name), device.clone());
+        self.changes.push(RegistryChange::Device(device));
     }
 
     fn metric(
@@ -236,40 +246,32 @@ impl Registering<'_> {
         device: DeviceId,
         name: &str,
         unit: Option<&str>,
-        limits: RegistryLimits,
     ) -> Result<MetricIndex, RegisterError> {
         let known = self.known.device(device);
-        let before = known.map_or(0, |device| device.units.len());
-        let found = known.and_then(|device| {
-            let index = *device.by_name.get(name)?;
-            Some((index, &**device.units.get(index.0 as usize)?))
+        let changed = self.metrics.entry(device).or_default();
+        let found = changed.by_name.get(name).map(|(index, unit)| (*index, &**unit));
+        let found = found.or_else(|| {
+            let index = *known?.by_name.get(name)?;
+            Some((index, &**known?.units.get(index.0 as usize)?))
         });
-        let of_device = self.changes.iter().filter_map(|change| match change {
-            RegistryChange::Metric(metric) if metric.device == device => Some(metric),
-            RegistryChange::Device(_) | RegistryChange::Metric(_) => None,
-        });
-        let (mut next, mut new) = (before, None);
-        for metric in of_device {
-            next = next.max(metric.index.0 as usize + 1);
-            if *metric.name == *name {
-                new = Some((metric.index, &*metric.unit));
-            }
-        }
-        let (index, unit) = match new.or(found) {
+        let (index, unit) = match found {
             Some((index, known)) if unit.is_none_or(|unit| unit == known) => return Ok(index),
             Some((index, _)) => (index, unit.unwrap_or_default()),
-            None if next >= limits.metrics_per_device => {
-                return Err(RegisterError::Limit(format!(
-                    "metric {name:?} is new, but its device has {} already, the most it may have",
-                    limits.metrics_per_device
-                )));
-            }
             None => {
+                let next = known.map_or(0, |device| device.units.len()) + changed.added;
+                if next >= self.limits.metrics_per_device {
+                    return Err(RegisterError::Limit(format!(
+                        "metric {name:?} is new, but its device has {} already, the most it may have",
+                        self.limits.metrics_per_device
+                    )));
+                }
+                changed.added += 1;
                 let index = u32::try_from(next).unwrap_or(u32::MAX);
                 (MetricIndex(index), unit.unwrap_or_default())
             }
         };
-        let (name, unit) = (name.into(), unit.into());
+        let (name, unit): (Arc<str>, Arc<str>) = (name.into(), unit.into());
+        changed.by_name.insert(Arc::clone(&name), (index, Arc::clone(&unit)));
         self.changes.push(RegistryChange::Metric(RegisteredMetric { device, index, name, unit }));
         Ok(index)
     }

@@ -1,9 +1,14 @@
 //! What a start finds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use valtronics_protocol::{event::DeviceStatusUpdate, filter::Channel, id::Seq, time::UnixMillis};
+use valtronics_protocol::{
+    event::DeviceStatusUpdate,
+    filter::Channel,
+    id::{DeviceId, Seq},
+    time::UnixMillis,
+};
 
 use super::{
     StoreError, agents, alerts,
@@ -14,8 +19,8 @@ use super::{
 };
 use crate::{
     commit::{
-        CommittedAlert, CommittedEvent, Lane, Oldest, QueueKey, QueueMachine, RegistryChange, Row,
-        Severities, WatchKey,
+        CommittedAlert, CommittedEvent, Lane, Mark, MetricIndex, Oldest, QueueKey, QueueMachine,
+        RegistryChange, Row, Severities, WatchKey,
     },
     state::RING,
     tally::{AgentId, AgentKey, AgentRecord},
@@ -55,8 +60,10 @@ pub struct Restored {
     pub rules: Vec<(String, String)>,
     /// What is remembered of devices under rules, as JSON.
     pub watches: Vec<(WatchKey, String)>,
-    /// The newest value of each metric.
-    pub last_values: Vec<Row>,
+    /// The rules of files as they counted last, as a JSON array; `None`: that was never said.
+    pub file_rules: Option<String>,
+    /// The newest value of each metric, and from when on it counts as that.
+    pub last_values: Vec<(Row, UnixMillis)>,
     /// How many blobs of readings could not be read.
     pub damaged: u64,
 }
@@ -84,6 +91,7 @@ pub(super) fn load(db: &Connection, registry: &Registry) -> Result<Restored, Sto
         device_seq: last_seq(Channel::Devices)?,
         rules: rules(db)?,
         watches: alerts::watches(db)?,
+        file_rules: file_rules(db)?,
         last_values,
         damaged,
     })
@@ -142,36 +150,46 @@ fn rules(db: &Connection) -> Result<Vec<(String, String)>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Reads the values that were written down, and what the journal holds since; returns them, and how
-/// many blobs are damaged.
-fn last_values(db: &Connection) -> Result<(Vec<Row>, u64), StoreError> {
-    let written = db
-        .query_row("SELECT upto, rows FROM last_values", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-        })
-        .optional()?;
+fn file_rules(db: &Connection) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT value FROM meta WHERE key = 'file_rules'";
+    Ok(db.query_row(sql, [], |row| row.get(0)).optional()?)
+}
+
+/// Reads the values that were written down, and plays what the journal holds since as the engine took
+/// it in; returns them, and how many blobs are damaged.
+fn last_values(db: &Connection) -> Result<(Vec<(Row, UnixMillis)>, u64), StoreError> {
     let (mut newest, mut damaged) = (HashMap::new(), 0);
-    let mut take = |blob: &[u8]| {
-        let Ok(rows) = journal::decode(blob) else {
-            damaged += 1;
-            return;
-        };
-        for row in rows {
-            let known = newest.entry((row.device, row.metric)).or_insert_with(|| row.clone());
-            if known.at <= row.at {
-                *known = row;
-            }
+    let mut take = |row: &rusqlite::Row<'_>| -> rusqlite::Result<()> {
+        let [blob, marks] =
+            [row.get_ref(0)?.as_blob_or_null()?, row.get_ref(1)?.as_blob_or_null()?];
+        match journal::decode_marked(blob.unwrap_or_default(), marks) {
+            Ok(rows) => rows.for_each(|(row, mark)| count(&mut newest, row, mark)),
+            Err(_) => damaged += 1,
         }
+        Ok(())
     };
-    let mut upto = 0;
-    if let Some((written_upto, blob)) = written {
-        upto = written_upto;
-        take(&blob);
-    }
-    let mut statement = db.prepare("SELECT rows FROM journal WHERE id > ?1 ORDER BY id")?;
+    let written = "SELECT rows, marks, upto FROM last_values";
+    let written = db.query_row(written, [], |row| {
+        take(row)?;
+        row.get(2)
+    });
+    let upto: i64 = written.optional()?.unwrap_or_default();
+    let mut statement = db.prepare("SELECT rows, marks FROM journal WHERE id > ?1 ORDER BY id")?;
     let mut rows = statement.query([upto])?;
     while let Some(row) = rows.next()? {
-        take(row.get_ref(0)?.as_blob().unwrap_or_default());
+        take(row)?;
     }
     Ok((newest.into_values().collect(), damaged))
+}
+
+/// The newest values, and from when on they count.
+type Newest = HashMap<(DeviceId, MetricIndex), (Row, UnixMillis)>;
+
+fn count(newest: &mut Newest, row: Row, mark: Option<Mark>) {
+    let Some(effective_at) = Mark::effective(mark, row.at) else { return };
+    match newest.entry((row.device, row.metric)) {
+        Entry::Occupied(known) if effective_at < known.get().1 => {}
+        Entry::Occupied(mut known) => *known.get_mut() = (row, effective_at),
+        Entry::Vacant(unknown) => drop(unknown.insert((row, effective_at))),
+    }
 }

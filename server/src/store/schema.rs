@@ -18,7 +18,7 @@ const APPLICATION_ID: u32 = 0x5661_6c74;
 const FILE: &str = "valtronics.db";
 
 /// What leads from each version of the tables to the next.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('log', lower(hex(randomblob(8))));
@@ -163,6 +163,10 @@ const MIGRATIONS: [&str; 6] = [
         part INTEGER NOT NULL,
         PRIMARY KEY (device, hour, part)
     ) WITHOUT ROWID;
+",
+    "
+    ALTER TABLE journal ADD COLUMN marks BLOB;
+    ALTER TABLE last_values ADD COLUMN marks BLOB;
 ",
 ];
 

@@ -98,6 +98,11 @@ fn had(severities: &[Severity]) -> Severities {
     severities.iter().fold(Severities::default(), |set, severity| set.with(*severity))
 }
 
+/// The last values that came back.
+fn values(restored: &Restored) -> Vec<Row> {
+    restored.last_values.iter().map(|(row, _)| row.clone()).collect()
+}
+
 fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
     rows.sort_by_key(|row| (row.device, row.metric));
     rows
@@ -137,7 +142,7 @@ fn everything_comes_back() {
     let (store, again) = Store::open(dir.path()).unwrap();
     assert_eq!(again.log, first.log);
     assert_eq!(again.names.len(), 2);
-    assert_eq!(again.last_values, [reading(0, 5, 7)]);
+    assert_eq!(values(&again), [reading(0, 5, 7)]);
     assert_eq!(again.watches, [(("hot".into(), DeviceId(1)), "3".to_owned())]);
     assert_eq!(again.rules, [("hot".to_owned(), "{\"a\":1}".to_owned())]);
     let mut queues = again.queues;
@@ -241,17 +246,17 @@ fn the_newest_value_comes_back() {
     store.commit(&readings(NOW, rows)).unwrap();
     // As if a preview had shown a value that no commit has brought yet.
     let written = [reading(0, 12, 4), reading(1, 10, 2), reading(2, 10, 3)];
-    store.checkpoint(&written).unwrap();
+    store.checkpoint(&written, &Marks::default()).unwrap();
     store.commit(&readings(NOW, vec![reading(0, 11, 5), reading(1, 11, 6)])).unwrap();
     store.commit(&readings(NOW, vec![reading(1, 11, 7), reading(3, 1, 8)])).unwrap();
     drop(store);
     let (store, restored) = Store::open(dir.path()).unwrap();
     let expected = [reading(0, 12, 4), reading(1, 11, 7), reading(2, 10, 3), reading(3, 1, 8)];
-    assert_eq!(sorted(restored.last_values), expected);
+    assert_eq!(sorted(values(&restored)), expected);
     // What was written down needs no journal.
     store.db.execute("UPDATE journal SET rows = x'00' WHERE id = 1", []).unwrap();
     drop(store);
-    assert_eq!(sorted(Store::open(dir.path()).unwrap().1.last_values), expected);
+    assert_eq!(sorted(values(&Store::open(dir.path()).unwrap().1)), expected);
 }
 
 #[test]
@@ -280,11 +285,11 @@ fn what_is_old_goes() {
     // The newest commit stays, so that the next one gets no number that was used.
     while store.prune(keep, NOW.plus(keep * 10)).unwrap() {}
     assert_eq!(rows_of(&store, "journal"), 1);
-    store.checkpoint(&[reading(0, 1, 1)]).unwrap();
+    store.checkpoint(&[reading(0, 1, 1)], &Marks::default()).unwrap();
     store.commit(&readings(NOW, vec![reading(0, 2, 2)])).unwrap();
     while store.prune(keep, NOW.plus(keep * 10)).unwrap() {}
     drop(store);
-    assert_eq!(Store::open(dir.path()).unwrap().1.last_values, [reading(0, 2, 2)]);
+    assert_eq!(values(&Store::open(dir.path()).unwrap().1), [reading(0, 2, 2)]);
 }
 
 #[test]
@@ -373,8 +378,16 @@ fn an_older_file_is_brought_up_to_date() {
            "metadata":{"threshold_value":null,"actual_value":null}}')"#,
         )
         .unwrap();
+    // The last version whose commits had no marks.
+    let older = schema::migrate_to(dir.path(), 6).unwrap();
+    let blob = |at, value| journal::encode(&[reading(at as u32 % 2, at, value)]);
+    older.execute("INSERT INTO last_values VALUES (1, 0, ?1)", [blob(4, 4)]).unwrap();
+    let commit = "INSERT INTO journal VALUES (1, 1, 7, 7, 1, ?1)";
+    older.execute(commit, [blob(7, 7)]).unwrap();
+    drop(older);
     let (store, restored) = Store::open(dir.path()).unwrap();
     assert_eq!(restored.open_alerts.len(), 1);
+    assert_eq!(sorted(values(&restored)), [reading(0, 4, 4), reading(1, 7, 7)]);
     let seq: u64 = store.db.query_row("SELECT seq FROM alerts", [], |row| row.get(0)).unwrap();
     assert_eq!(seq, 3);
 }

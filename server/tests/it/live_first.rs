@@ -196,6 +196,87 @@ async fn a_gap_is_stored_once_and_moves_the_cursor() {
 }
 
 #[tokio::test]
+async fn a_gap_is_seen_in_history_once() {
+    let server = Server::start().await;
+    let (mut agent, _) = connect(&server, "q", "m").await;
+    let now = clock::now();
+    let at = |ago: u64| now.minus(Duration::from_secs(ago));
+    let readings = [reading(at(60), 1), reading(at(50), 2)];
+    let mut encoder = Encoder::default();
+    agent.send_frame(live(&mut encoder, 1, &readings)).await;
+    let gap = json!({"type": "gap", "first": 3, "last": 122, "reason": "evicted",
+        "devices": [{"device": "boiler", "from": at(45), "to": at(15), "readings": 120}]});
+    agent.send(gap).await;
+    agent.send_frame(live(&mut encoder, 123, &[reading(at(10), 3)])).await;
+    acknowledged(&mut agent, 123).await;
+
+    let token = server.token("ops", Some("telemetry:read"), None).await;
+    let page = async |query: &str| -> Json {
+        let path = format!("/api/v1/devices/1/telemetry?metric=t{query}");
+        let (status, body) = server.http("GET", &path, &token, "").await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    let lost = json!([{"from": at(45), "to": at(15), "lost": 120}]);
+    let whole = page("").await;
+    assert_eq!((whole["points"].as_array().unwrap().len(), &whole["gaps"]), (3, &lost));
+    assert_eq!(page("&step=1m").await["gaps"], lost);
+    assert_eq!(page(&format!("&to={}", at(45))).await["gaps"], json!([]));
+    assert_eq!(page(&format!("&from={}", at(14))).await["gaps"], json!([]));
+    // One page tells it: the one in which it ends, or after which.
+    let first = page("&limit=2").await;
+    assert_eq!((first["points"].as_array().unwrap().len(), &first["gaps"]), (2, &lost));
+    let rest = page(&format!("&limit=2&cursor={}", first["next"].as_str().unwrap())).await;
+    assert_eq!((rest["points"].as_array().unwrap().len(), &rest["gaps"]), (1, &json!([])));
+    let since = format!("&arrived_from={}", whole["as_of"].as_str().unwrap());
+    assert_eq!(page(&since).await["gaps"], json!([]), "it was told before");
+}
+
+#[tokio::test]
+async fn a_flood_of_previews_delays_nobody() {
+    // The engine has far more to do with a preview than who sends and decodes it.
+    let rule = |n| {
+        format!("[[rule]]\nname = \"{n}\"\nmetric = \"busy\"\nkind = \"threshold\"\nabove = 1e9\n")
+    };
+    let rules: String = (0..50).map(rule).collect();
+    let files = [("rules.toml", &*rules)];
+    let server = Server::with_files("[rules]\nfiles = [\"rules.toml\"]", &files).await;
+    let (hostile, _) = connect(&server, "hostile", "m").await;
+    let mut good = server.agent("site", Some("good")).await;
+    let mut client = server.subscriber().await;
+    let wanted = json!({"type": "subscribe", "channel": "telemetry", "metrics": ["t"]});
+    assert_eq!(client.ask(wanted).await["success"], true);
+    let mut flood = tokio::task::JoinSet::new();
+    flood.spawn(async move {
+        let (mut hostile, mut encoder) = (hostile, Encoder::default());
+        for n in 0.. {
+            let at = |millis| clock::now().plus(Duration::from_millis(millis));
+            let busy = |millis| Reading { metric: "busy".into(), ..reading(at(millis), n) };
+            // One is watched, and counts them.
+            let readings: Vec<_> =
+                std::iter::once(reading(at(0), n)).chain((0..200).map(busy)).collect();
+            let mut frame = Vec::new();
+            FrameHeader::Preview.write(&mut frame);
+            encoder.encode(&readings, &mut frame);
+            hostile.send_frame(Message::binary(frame)).await;
+        }
+    });
+    let number = async |client: &mut Client| {
+        let update = client.next_of("telemetry_update").await;
+        update["telemetry"]["t"]["value"].as_i64()
+    };
+    while number(&mut client).await != Some(10) {}
+    let message = json!({"type": "readings", "device": "good",
+        "readings": [{"metric": "t", "value": "here"}]});
+    good.send(message).await;
+    let mut passed = 0;
+    while number(&mut client).await.is_some() {
+        passed += 1;
+    }
+    assert!(passed < 100, "{passed} previews went before it");
+}
+
+#[tokio::test]
 async fn a_copy_of_a_queue_is_refused_and_its_owner_goes_on() {
     let mut server = Server::start().await;
     let (mut owner, _) = connect(&server, "q", "original").await;

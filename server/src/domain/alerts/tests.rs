@@ -62,17 +62,24 @@ fn check(alerts: &mut Alerts, script: &str) {
 }
 
 #[test]
-fn a_rule_that_left_a_device_while_the_server_was_stopped_ends_there() {
-    let mut alerts = before("r", "t", Severity::Warning, AlertStatus::Active);
-    let mut out = Vec::new();
-    alerts.set_rules(vec![rule("r", r#""above":30,"for":"1m""#)], UnixMillis(0), &mut out);
-    alerts.end_uncovered(|_, _| true, UnixMillis(1000), &mut out);
-    assert_eq!(told(&out), "");
-    alerts.end_uncovered(|_, device| device != DEVICE, UnixMillis(2000), &mut out);
-    assert_eq!(told(&out), "Resolved Warning  at 2");
-    assert_eq!(&*out[0].message, "Rule r was changed");
-    assert_eq!(alerts.take_unsaved(), [(("r".into(), DEVICE), None)].into());
-    assert!(alerts.watches.is_empty() && alerts.schedule.is_empty());
+fn a_rule_that_changed_while_the_server_was_stopped_ends_its_alerts() {
+    for (after, expected) in [
+        (vec![rule("r", r#""above":30,"for":"1m""#)], ""),
+        (vec![rule("r", r#""above":31,"for":"1m""#)], "Rule r was changed"),
+        (vec![], "Rule r was deleted"),
+    ] {
+        let mut alerts = before("r", "t", Severity::Warning, AlertStatus::Active);
+        let mut out = Vec::new();
+        let known = vec![rule("r", r#""above":30,"for":"1m""#)];
+        alerts.set_rules(known, UnixMillis(1000), &mut out);
+        assert_eq!(told(&out), "", "so it was when the server stopped");
+        alerts.set_rules(after, UnixMillis(2000), &mut out);
+        assert_eq!(out.first().map_or("", |draft| &*draft.message), expected);
+        if !expected.is_empty() {
+            assert_eq!(told(&out), "Resolved Warning  at 2");
+            assert!(alerts.watches.is_empty() && alerts.schedule.is_empty());
+        }
+    }
 }
 
 #[test]

@@ -166,7 +166,9 @@ impl<'a> Hours<'a> {
             if (device, reading.metric) != (self.wanted.device, self.wanted.metric) {
                 continue;
             }
-            let point = Point { at, arrived: row.received_at, value: reading.value };
+            // Backlogs are history like all else.
+            let (arrived, historical) = (row.received_at, false);
+            let point = Point { at, arrived, historical, value: reading.value };
             let hour = at.div_euclid(HOUR);
             if self.wanted.holds(&point) && self.upto(hour)? < row.id {
                 self.pending.entry(hour).or_default().push(point);

@@ -44,7 +44,7 @@ fn a_full_disk_leaves_no_hole() {
     drop(store);
     let (_, restored) = Store::open(dir.path()).unwrap();
     assert_eq!(restored.queues, [number(Lane::Readings, 9)]);
-    assert_eq!(restored.last_values, commit.readings[19_999..]);
+    assert_eq!(values(&restored), commit.readings[19_999..]);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn damage_costs_what_is_damaged() {
     let dir = TempDir::new().unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();
     store.commit(&readings(NOW, vec![reading(0, 1, 1)])).unwrap();
-    store.checkpoint(&[reading(0, 1, 1)]).unwrap();
+    store.checkpoint(&[reading(0, 1, 1)], &Marks::default()).unwrap();
     for n in [2, 3] {
         store.commit(&readings(NOW, vec![reading(0, n, n)])).unwrap();
     }
@@ -77,11 +77,16 @@ fn damage_costs_what_is_damaged() {
     store.db.execute(&format!("UPDATE journal {flip} WHERE id = 2"), []).unwrap();
     drop(store);
     let (store, restored) = Store::open(dir.path()).unwrap();
-    assert_eq!((restored.damaged, restored.last_values), (1, vec![reading(0, 3, 3)]));
+    assert_eq!((restored.damaged, values(&restored)), (1, vec![reading(0, 3, 3)]));
+    store.db.execute("UPDATE journal SET marks = x'00' WHERE id = 3", []).unwrap();
+    drop(store);
+    let (store, restored) = Store::open(dir.path()).unwrap();
+    assert_eq!((restored.damaged, values(&restored)), (2, vec![reading(0, 1, 1)]));
+    store.db.execute("UPDATE journal SET marks = NULL", []).unwrap();
     store.db.execute(&format!("UPDATE last_values {flip}"), []).unwrap();
     drop(store);
     let (_, restored) = Store::open(dir.path()).unwrap();
-    assert_eq!((restored.damaged, restored.last_values), (2, vec![reading(0, 3, 3)]));
+    assert_eq!((restored.damaged, values(&restored)), (2, vec![reading(0, 3, 3)]));
 }
 
 /// Names the data directory of the process that is to be killed.
@@ -143,7 +148,7 @@ fn a_kill_loses_nothing_that_was_committed() {
         assert_eq!(restored.device_seq.0, reached);
         assert_eq!(seqs(&restored.devices), (1..=reached).collect::<Vec<_>>());
         let last = reached.cast_signed();
-        assert_eq!(restored.last_values, [reading(0, last, last)]);
+        assert_eq!(values(&restored), [reading(0, last, last)]);
         before = reached;
     }
 }

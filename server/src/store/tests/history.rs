@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use valtronics_protocol::uplink::GapReason;
 
 use super::*;
-use crate::commit::Lost;
+use crate::commit::{Lost, Mark};
 use crate::store::{
     chunk::HOUR,
     history::{Page, Points, Query, Reader},
@@ -38,7 +38,7 @@ fn query(device: u64, metric: u32) -> Query {
 /// Compacts until nothing is left to do, or as if the server had died after so many changes;
 /// returns how many blobs could not be read.
 fn compact(store: &mut Store, dir: &Path, now: UnixMillis, most: usize) -> u64 {
-    store.checkpoint(&[]).unwrap();
+    store.checkpoint(&[], &Marks::default()).unwrap();
     let mut compactor = Compactor::open(dir).unwrap();
     for _ in 0..most {
         let Some(change) = compactor.next(KEEP, now).unwrap() else { break };
@@ -52,7 +52,7 @@ fn read(dir: &Path, mut query: Query) -> (Vec<Page>, Vec<(i64, Value)>, Vec<Span
     let mut reader = Reader::open(dir).unwrap();
     let (mut pages, mut readings, mut spans) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        let page = reader.read(&query).unwrap();
+        let page = reader.read(&query, || false).unwrap();
         match page.points.clone() {
             Points::Readings(found) => {
                 assert!(found.len() <= query.limit);
@@ -111,6 +111,48 @@ fn late_readings_join_their_hour() {
     past(dir.path(), NOW.plus(Duration::from_millis(1)), each).unwrap();
     let expected = [(1, vec![59.0]), (2, vec![61.0]), (3, vec![30.0, 590.0]), (4, vec![90.0])];
     assert_eq!(came, expected, "rules are tried on it as it came");
+}
+
+#[test]
+fn a_page_that_is_late_ends_with_its_hour() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let at = |half_hour: i64| NOW.0 + half_hour * HOUR / 2;
+    for half_hour in 0..8 {
+        let rows = vec![reading(0, at(half_hour), half_hour)];
+        store.commit(&readings(NOW, rows)).unwrap();
+        if half_hour == 3 {
+            compact(&mut store, dir.path(), NOW.plus(DAY / 12 + DAY / 100), 1000);
+        }
+    }
+    let mut reader = Reader::open(dir.path()).unwrap();
+    let mut pages = |query: Query, is_late: bool| {
+        let (mut query, mut pages) = (query, Vec::new());
+        loop {
+            let page = reader.read(&query, || is_late).unwrap();
+            query.cursor = page.next;
+            pages.push(page.points);
+            if query.cursor.is_none() {
+                return pages;
+            }
+        }
+    };
+    let count = |points: &Points| match points {
+        Points::Readings(found) => found.len(),
+        Points::Spans(found) => found.len(),
+    };
+    for step in [None, Some(DAY / 48), Some(DAY / 12), Some(DAY)] {
+        let query = Query { step, ..query(1, 0) };
+        let whole = pages(query.clone(), false);
+        let late = pages(query, true);
+        let sum = |pages: &[Points]| pages.iter().map(count).sum::<usize>();
+        assert_eq!((whole.len(), sum(&whole)), (1, sum(&late)), "{step:?} {late:?}");
+        match step {
+            None => assert_eq!(late.len(), 4, "an hour each: {late:?}"),
+            Some(DAY) => assert_eq!(late.len(), 1, "a step is never cut"),
+            Some(_) => assert!(late.len() > 1, "{late:?}"),
+        }
+    }
 }
 
 #[test]
@@ -228,7 +270,8 @@ fn exact(value: &Value) -> String {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Commit(Vec<Row>),
+    /// Readings, each a backlog's or not.
+    Commit(Vec<(Row, bool)>),
     /// So many hours after the first, until so many changes are made.
     Compact(i64, usize),
     Restart,
@@ -236,11 +279,12 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let any_row = (1..3_u64, prop_oneof![0..3_u32, 15..18_u32], -2..5_i64, 0..40_i64, value());
-    let any_row = any_row.prop_map(|(device, metric, hour, tick, value)| {
-        // Many of one moment, and the first and last moments of hours.
-        let at = NOW.0 + hour * HOUR + if tick == 39 { HOUR - 1 } else { tick / 4 * 25_000 };
-        row(device, metric, at, value)
-    });
+    let any_row =
+        (any_row, any::<bool>()).prop_map(|((device, metric, hour, tick, value), late)| {
+            // Many of one moment, and the first and last moments of hours.
+            let at = NOW.0 + hour * HOUR + if tick == 39 { HOUR - 1 } else { tick / 4 * 25_000 };
+            (row(device, metric, at, value), late)
+        });
     prop_oneof![
         6 => prop::collection::vec(any_row, 1..60).prop_map(Step::Commit),
         2 => (0..6_i64, prop_oneof![0..5_usize, Just(1000)])
@@ -304,11 +348,21 @@ proptest! {
         let dir = TempDir::new().unwrap();
         let (mut store, _) = Store::open(dir.path()).unwrap();
         let (mut model, mut marks) = (Model::new(), vec![UnixMillis::MIN]);
+        let mut live = Vec::new();
         for step in steps {
             match step {
                 Step::Commit(rows) => {
+                    let mut commit = readings(NOW, Vec::new());
+                    for (place, (row, late)) in rows.into_iter().enumerate() {
+                        match late {
+                            true => commit.marks.push(place, Some(Mark::Historical)),
+                            false => live.push((marks.len() as i64 - 1, row.clone())),
+                        }
+                        commit.readings.push(row);
+                    }
+                    let rows = &commit.readings;
                     model.extend(rows.iter().map(|row| (row.clone(), marks.len() - 1)));
-                    store.commit(&readings(NOW, rows)).unwrap();
+                    store.commit(&commit).unwrap();
                     marks.push(read(dir.path(), query(1, 0)).0[0].as_of);
                 }
                 Step::Compact(hours, most) => {
@@ -321,6 +375,22 @@ proptest! {
                 }
             }
         }
+        let mut came = Vec::new();
+        past(dir.path(), NOW, |piece| {
+            if let Past::Readings { received_at, rows } = piece {
+                came.extend(rows.into_iter().map(|row| (received_at.0 - NOW.0, row)));
+            }
+        })
+        .unwrap();
+        for came in [&mut came, &mut live] {
+            came.sort_by_cached_key(|(at, row)| {
+                (*at, row.device, row.metric, row.at, exact(&row.value))
+            });
+        }
+        let shown = |came: &[(i64, Row)]| -> Vec<_> {
+            came.iter().map(|(at, row)| (*at, row.metric, row.at, exact(&row.value))).collect()
+        };
+        assert_eq!(shown(&came), shown(&live), "rules are tried on what was live");
         let (from, to) = (millis(NOW.0 + from * HOUR + 30_000), millis(NOW.0 + to * HOUR));
         for (device, metric) in [(1, 0), (1, 2), (1, 16), (2, 15)] {
             let all = Query { limit, ..query(device, metric) };

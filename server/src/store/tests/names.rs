@@ -156,3 +156,25 @@ fn limits_take_all_or_nothing() {
     drop(store);
     assert_eq!(Store::open(dir.path()).unwrap().1.names.len(), 4 + 3);
 }
+
+#[test]
+fn many_names_at_once_are_each_their_own() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let limits = RegistryLimits { devices_per_sub: 100_000, metrics_per_device: 100_000 };
+    let name = |n: usize| n.to_string();
+    let metric = |n| (name(n), Some("V".to_owned()));
+    let mut wanted: Vec<_> =
+        (0..20_000).map(|n| Wanted { device: name(n), metrics: vec![metric(0)] }).collect();
+    wanted.push(Wanted { device: name(7), metrics: (0..20_000).map(metric).collect() });
+    for changes in [60_000 - 1, 0] {
+        let registrant = registrant("gw", None);
+        let registered = store.register(&registrant, &wanted, limits, NOW).unwrap();
+        assert_eq!(registered.changes.len(), changes);
+        let ids = registered.named.iter().take(20_000).map(|named| named.id.0);
+        assert!(ids.eq(1..=20_000));
+        let last = registered.named.last().unwrap();
+        assert_eq!(last.id, DeviceId(8));
+        assert!(last.indices.iter().copied().eq((0..20_000).map(MetricIndex)));
+    }
+}
