@@ -1,0 +1,1 @@
+//! Sparkplug B: edge nodes, a real broker, and the agent as their host.
