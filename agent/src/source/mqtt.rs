@@ -164,8 +164,7 @@ async fn read(
     let closing = outlet.closing.clone();
     loop {
         if closing.is_cancelled() && held.is_empty() {
-            send(&client, dialect.goodbye())?;
-            return disconnect(&client, &mut events).await;
+            return disconnect(&client, &mut events, dialect.goodbye()).await;
         }
         let event = tokio::select! {
             () = closing.cancelled(), if !closing.is_cancelled() => continue,
@@ -273,7 +272,21 @@ fn acknowledge(client: &AsyncClient, publish: &Publish) -> Result<(), Lost> {
 }
 
 /// Sends the acknowledgements that wait, and says goodbye.
-async fn disconnect(client: &AsyncClient, events: &mut EventLoop) -> Result<Infallible, Lost> {
+async fn disconnect(
+    client: &AsyncClient,
+    events: &mut EventLoop,
+    goodbye: Option<Publish>,
+) -> Result<Infallible, Lost> {
+    let (mut waits, mut sent) = (goodbye.is_some(), None);
+    send(client, goodbye)?;
+    // A broker that cannot acknowledge it takes that for a broken connection.
+    while waits {
+        match events.poll().await? {
+            Event::Outgoing(Outgoing::Publish(id)) => sent = Some(id),
+            Event::Incoming(Packet::PubAck(ack)) => waits = sent != Some(ack.pkid),
+            Event::Incoming(_) | Event::Outgoing(_) => {}
+        }
+    }
     client.try_disconnect().map_err(|_| Lost::overrun())?;
     while !matches!(events.poll().await?, Event::Outgoing(Outgoing::Disconnect)) {}
     Err(Stopping.into())

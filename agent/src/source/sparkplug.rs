@@ -228,8 +228,9 @@ impl Host {
     }
 }
 
-/// Speaks up when somebody says that the host is gone, such as the will of a connection before.
+/// Speaks up when somebody says that the host is gone. What was said on a connection before counts
+/// for nobody, since it has an older time.
 fn contradiction(state: &State, said: &[u8]) -> Option<Publish> {
     let said: Said = serde_json::from_slice(said).ok()?;
-    (!said.online).then(|| state.say(true))
+    (!said.online && said.timestamp >= state.since.0).then(|| state.say(true))
 }

@@ -1,9 +1,13 @@
 //! What Sparkplug's messages mean, and what they cost: no broker between.
 
+use std::collections::HashMap;
+
 use prost::Message;
+use serde_json::Value as Json;
 use valtronics_agent::{
     decode::sparkplug::{
-        topic::Topic,
+        is_control,
+        topic::{Kind, Topic},
         wire::{MAX_METRICS as IN_A_PAYLOAD, Malformed},
     },
     describe::sparkplug::{MAX_DEVICES, MAX_METRICS, News, Refused, Sparkplug},
@@ -11,7 +15,7 @@ use valtronics_agent::{
 use valtronics_protocol::{time::UnixMillis, value::Value as Reads};
 
 use crate::{
-    corpora::NOW,
+    corpora::{NOW, files, folder},
     edge::{
         Metric, Payload, PropertyValue, THEN, Template, Value, bd_seq, by_alias, named, payload,
     },
@@ -349,4 +353,70 @@ fn names_that_no_reading_may_have_are_none() {
     // A unit that is too long is unknown.
     let overlong = named("v", 9, Value::Float(2.5)).unit(&long);
     check(&host.hear("NDATA", "", 2, &[overlong]), &["p/n v 2.5 -"], false);
+}
+
+/// What a metric of a capture is worth, by its description beside it.
+fn expected(metric: &Json, datatype: u64) -> Json {
+    let number = |field: &str| metric.get(field).and_then(Json::as_u64);
+    let long = metric["long_value"].as_str().map(|digits| digits.parse::<u64>().unwrap());
+    match datatype {
+        1..=3 => (number("int_value").unwrap() as i32).into(),
+        4 => (long.unwrap() as i64).into(),
+        5..=7 => number("int_value").or(long).into(),
+        8 => long.into(),
+        13 => UnixMillis(long.unwrap() as i64).to_string().into(),
+        9 => metric["float_value"].clone(),
+        10 => metric["double_value"].clone(),
+        11 => metric["boolean_value"].clone(),
+        _ => metric["string_value"].clone(),
+    }
+}
+
+#[test]
+fn captures_mean_what_is_said_beside_them() {
+    let Some(folder) = folder("sparkplug-b") else { return };
+    for file in files(&folder, ".jsonl") {
+        let (mut host, mut births) = (Sparkplug::default(), HashMap::new());
+        let lines = std::fs::read_to_string(&file).unwrap();
+        for line in lines.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()) {
+            let topic = Topic::read(line["topic"].as_str().unwrap()).unwrap();
+            let digits = line["payload_hex"].as_str().unwrap();
+            let bytes: Vec<u8> = (0..digits.len() / 2)
+                .map(|place| u8::from_str_radix(&digits[2 * place..2 * place + 2], 16).unwrap())
+                .collect();
+            let news = host.hear(&topic, &bytes, UnixMillis(NOW.0 + 365 * 86_400_000)).unwrap();
+            let mut wanted = Vec::new();
+            for metric in line["decoded"]["metrics"].as_array().into_iter().flatten() {
+                let place = (topic.device, metric["alias"].as_str());
+                if topic.kind == Kind::Birth && place.1.is_some() {
+                    births.insert(
+                        (place.0.map(str::to_owned), place.1.map(str::to_owned)),
+                        metric.clone(),
+                    );
+                }
+                let birth = births.get(&(place.0.map(str::to_owned), place.1.map(str::to_owned)));
+                let said =
+                    |field: &str| metric.get(field).or(birth.and_then(|birth| birth.get(field)));
+                let name = said("name").unwrap().as_str().unwrap().to_owned();
+                let datatype = said("datatype").unwrap().as_u64().unwrap();
+                if !is_control(&name) && metric["is_null"] != true && datatype < 16 {
+                    wanted.push((name, expected(metric, datatype)));
+                }
+            }
+            if topic.kind == Kind::Death {
+                wanted.clear();
+            }
+            let samples = news.samples.iter();
+            let found: Vec<(String, Json)> = samples
+                .map(|sample| {
+                    (sample.metric.to_string(), serde_json::to_value(&sample.value).unwrap())
+                })
+                .collect();
+            assert_eq!(found, wanted, "{}: {}", file.display(), topic.whole);
+            assert!(news.samples.iter().all(|sample| sample.at.is_some()), "{}", topic.whole);
+            assert_eq!(news.unborn, None, "{}", topic.whole);
+            assert_eq!(news.presences.is_empty(), topic.kind == Kind::Data, "{}", topic.whole);
+        }
+        assert!(!births.is_empty(), "{}", file.display());
+    }
 }
