@@ -188,21 +188,26 @@ impl Node {
         now: UnixMillis,
         news: &mut News,
     ) {
+        let mut hasher = DefaultHasher::new();
+        (topic.whole, bytes).hash(&mut hasher);
+        let hash = hasher.finish();
+        let mut is_unborn = self.has_gap || self.own.birth.is_none();
         match (topic.kind, topic.device) {
             (Kind::Death, None) => return self.die(topic, payload, news),
-            (Kind::Birth, None) => self.begin(payload),
+            (Kind::Birth, None) if !is_unborn && self.sequence.has(hash) => return,
+            (Kind::Birth, None) => {
+                self.begin(payload, hash);
+                is_unborn = false;
+            }
             (Kind::Birth | Kind::Data | Kind::Death, _) => {
-                let mut hasher = DefaultHasher::new();
-                (topic.whole, bytes).hash(&mut hasher);
-                match self.sequence.place(payload.seq, hasher.finish()) {
+                match self.sequence.place(payload.seq, hash) {
                     Place::Next => {}
                     Place::Repeated => return,
                     Place::Later => self.has_gap = true,
                 }
+                is_unborn |= self.has_gap;
             }
         }
-        let is_birth = (topic.kind, topic.device) == (Kind::Birth, None);
-        let mut is_unborn = self.has_gap || (self.own.birth.is_none() && !is_birth);
         let device = topic.device.and_then(|device| self.devices.get_mut(device));
         let device = device.unwrap_or(&mut self.own);
         match topic.kind {
@@ -225,9 +230,9 @@ impl Node {
     }
 
     /// Begins anew: what its devices had is told anew after this.
-    fn begin(&mut self, payload: &Payload<'_>) {
+    fn begin(&mut self, payload: &Payload<'_>, hash: u64) {
         self.forget();
-        self.sequence = Sequence::after(payload.seq);
+        self.sequence = Sequence::after(payload.seq, hash);
         self.bd_seq = payload.bd_seq();
         self.is_dead = false;
     }

@@ -122,7 +122,7 @@ impl From<ConnectionError> for Lost {
 /// Reads until the outlet closes, and then acknowledges what is on its way to the queue.
 pub async fn run(config: Config, outlet: Outlet) {
     let messages = Messages::new(&config.topics, &outlet.name);
-    listen(&config.broker, Dialect::Described(messages), outlet).await;
+    listen(&config.broker, Dialect::Described(Box::new(messages)), outlet).await;
 }
 
 /// The same, whatever is spoken.

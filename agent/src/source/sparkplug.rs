@@ -99,7 +99,7 @@ impl Config {
 /// Reads until the outlet closes, and then acknowledges what is on its way to the queue.
 pub async fn run(config: Config, outlet: Outlet) {
     let host = Host::new(&config, &outlet.name);
-    mqtt::listen(&config.broker, Dialect::Sparkplug(host), outlet).await;
+    mqtt::listen(&config.broker, Dialect::Sparkplug(Box::new(host)), outlet).await;
 }
 
 /// Reads the messages of one source.
@@ -108,7 +108,7 @@ pub struct Host {
     nodes: Sparkplug,
     normalizer: Normalizer,
     attendance: Attendance,
-    filters: Vec<String>,
+    groups: Vec<String>,
     /// Absent where nodes are not asked.
     asking: Option<Asking>,
     state: Option<State>,
@@ -143,12 +143,11 @@ impl Host {
     #[must_use]
     pub fn new(config: &Config, name: &Arc<str>) -> Self {
         let state = config.host_id.as_deref().map(topic::state);
-        let nodes = config.groups.iter().flat_map(|group| topic::filters(group));
         Self {
             nodes: Sparkplug::default(),
             normalizer: Normalizer::new(config.rules.clone(), Arc::clone(name)),
             attendance: Attendance::default(),
-            filters: state.clone().into_iter().chain(nodes).collect(),
+            groups: config.groups.clone(),
             asking: config.rebirth.then(Asking::default),
             state: state.map(|topic| State { topic, since: UnixMillis(0) }),
         }
@@ -157,7 +156,14 @@ impl Host {
     /// Returns what is subscribed to.
     #[must_use]
     pub fn filters(&self) -> Vec<String> {
-        self.filters.clone()
+        let nodes = self.groups.iter().flat_map(|group| topic::filters(group));
+        self.state.iter().map(|state| state.topic.clone()).chain(nodes).collect()
+    }
+
+    /// Reads a topic, if it is one of a wanted group: a session may have others from before.
+    fn topic<'t>(&self, topic: &'t str) -> Option<Topic<'t>> {
+        let wanted = |topic: &Topic<'_>| self.groups.iter().any(|g| g == "+" || g == topic.group);
+        Topic::read(topic).filter(wanted)
     }
 
     /// Begins a connection; returns what the broker is to say when it breaks.
@@ -195,7 +201,7 @@ impl Host {
             taken.commands.extend(contradiction(state, &publish.payload));
             return taken;
         }
-        let Some(topic) = Topic::read(&publish.topic) else {
+        let Some(topic) = self.topic(&publish.topic) else {
             outlet.tally.foreign += 1;
             return taken;
         };

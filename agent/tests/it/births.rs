@@ -142,11 +142,20 @@ fn a_missed_message_makes_births_necessary_and_a_repeated_one_nothing() {
     // A sender that was not sure repeats all that was not acknowledged.
     data(3, 2.5, &[], false);
     data(4, 3.5, &[], false);
-    data(5, 4.5, &["p/n/d temp 4.5 °C"], false);
+    let mut host = Host::with_births();
+    host.hear("DDATA", "d", 2, &[by_alias(1, Value::Float(1.5))]);
+    check(&host.hear("NBIRTH", "", 0, &[bd_seq(3)]), &[], false);
+    check(&host.hear("DBIRTH", "d", 1, &[temperature()]), &[], false);
+    let mut data = |seq, value, expected: &[&str], is_unborn| {
+        let news = host.hear("DDATA", "d", seq, &[by_alias(1, Value::Float(value))]);
+        check(&news, expected, is_unborn);
+    };
+    data(3, 4.5, &["p/n/d temp 4.5 °C"], false);
     // What comes behind a gap is read, and births are needed until they come.
-    data(7, 5.5, &["p/n/d temp 5.5 °C"], true);
-    data(8, 6.5, &["p/n/d temp 6.5 °C"], true);
-    check(&host.hear("NBIRTH", "", 0, &[]), &[], false);
+    data(5, 5.5, &["p/n/d temp 5.5 °C"], true);
+    data(6, 6.5, &["p/n/d temp 6.5 °C"], true);
+    // Then they count, even if they are the same.
+    check(&host.hear("NBIRTH", "", 0, &[bd_seq(3)]), &[], false);
     host.hear("DBIRTH", "d", 1, &[temperature()]);
     for seq in 2..600 {
         let data = by_alias(1, Value::Float(seq as f32)).at(THEN + seq);
@@ -282,6 +291,9 @@ fn what_is_no_payload_changes_nothing() {
         let refused = host.try_hear("DDATA", "d", bad);
         assert_eq!(refused, Err(Refused::Malformed(Malformed::Damaged)), "{bad:?}");
     }
+    let compressed = b"\x22\x12SPBV1.0_COMPRESSED\x2a\x01x";
+    let refused = host.try_hear("DDATA", "d", compressed);
+    assert_eq!(refused, Err(Refused::Malformed(Malformed::Compressed)));
     let mut flipped = data.clone();
     for place in 0..data.len() {
         flipped[place] ^= 0x10;

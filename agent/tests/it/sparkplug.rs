@@ -191,6 +191,39 @@ async fn who_must_not_ask_reads_what_is_said() {
     assert_eq!(world.log().matches("damaged input: no Sparkplug payload").count(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_messages_cost_no_memory_and_stop_nothing() {
+    let (world, server) = (World::new(), Server::start().await);
+    let broker = Broker::start(&world).await;
+    world.configure(&server.address, &source(broker.port, "rebirth = false"));
+    let agent = world.run();
+    let mut session = server.welcome(None).await;
+    world.logged("subscribed at the broker").await;
+    let topic = "spBv1.0/Plant 1/NDATA/gw-7";
+    // Metrics, data sets and properties that say nothing, nearly as many as a message can hold.
+    let nothing = |tag: u8| [tag, 0].repeat(2_000_000);
+    let inside = |tag: u8, bytes: &[u8]| {
+        let mut outer = vec![tag];
+        prost::encoding::encode_varint(bytes.len() as u64, &mut outer);
+        [outer, bytes.to_vec()].concat()
+    };
+    let hostile = [
+        nothing(0x12),
+        inside(0x12, &inside(0x8a, &nothing(0x22))),
+        inside(0x12, &inside(0x4a, &nothing(0x12))),
+        inside(0x12, &inside(0x0a, &vec![b'x'; 4_000_000])),
+    ];
+    for message in hostile {
+        broker.publish(topic, &message, &[]).await;
+    }
+    let data = crate::edge::payload(0, [named("t", 9, Value::Float(1.5))]);
+    broker.publish(topic, &data, &[]).await;
+    assert_eq!(next(&mut session, 1).await, ["Plant 1/gw-7 t 1.5 -"]);
+    // Buffers of the connection and the message itself.
+    let peak = agent.memory_peak();
+    assert!(peak < 40 * 1024, "{peak} KiB");
+}
+
 /// Whoever waits for a primary host.
 struct Watcher {
     client: AsyncClient,

@@ -20,6 +20,10 @@ pub enum Malformed {
     /// See [`MAX_METRICS`].
     #[error("more than 20000 metrics in a payload")]
     TooMany,
+    /// It holds another one that is compressed, as some libraries can do; no version of the
+    /// specification has that.
+    #[error("a compressed payload")]
+    Compressed,
 }
 
 /// What a node or a device says at once.
@@ -96,6 +100,7 @@ impl<'p> Payload<'p> {
                     return Err(Malformed::TooMany);
                 }
                 (2, Content::Bytes(metric)) => payload.metrics.push(Metric::read(metric)?),
+                (4, Content::Bytes(b"SPBV1.0_COMPRESSED")) => return Err(Malformed::Compressed),
                 (1..=3, _) => return Err(Malformed::Damaged),
                 _ => {}
             }

@@ -24,15 +24,20 @@ pub(super) enum Place {
 }
 
 impl Sequence {
-    /// Begins with a birth.
-    pub(super) fn after(seq: Option<u64>) -> Self {
-        Self { next: seq.map(following), recent: VecDeque::new() }
+    /// Begins with a birth whose content has this hash.
+    pub(super) fn after(seq: Option<u64>, hash: u64) -> Self {
+        Self { next: seq.map(following), recent: [hash].into() }
+    }
+
+    /// Tells whether a message was there already.
+    pub(super) fn has(&self, hash: u64) -> bool {
+        self.recent.contains(&hash)
     }
 
     /// Takes a message whose content has this hash.
     pub(super) fn place(&mut self, seq: Option<u64>, hash: u64) -> Place {
         let Some(seq) = seq else { return Place::Next };
-        if self.recent.contains(&hash) {
+        if self.has(hash) {
             return Place::Repeated;
         }
         if self.recent.len() == REMEMBERED {

@@ -13,9 +13,9 @@ use crate::source::{
 #[derive(Debug)]
 pub(in crate::source) enum Dialect {
     /// Topics of templates, announcements and presets.
-    Described(Messages),
+    Described(Box<Messages>),
     /// Sparkplug B.
-    Sparkplug(Host),
+    Sparkplug(Box<Host>),
 }
 
 impl Dialect {
