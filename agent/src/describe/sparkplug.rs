@@ -5,6 +5,7 @@
 //! never guessed: an alias means what the last birth said, and nothing once that may be out of date.
 
 mod birth;
+mod device;
 mod sequence;
 
 use std::{
@@ -13,22 +14,18 @@ use std::{
     sync::Arc,
 };
 
-use valtronics_protocol::{
-    reading::{MAX_NAME_BYTES, MAX_UNIT_BYTES, is_name},
-    time::UnixMillis,
-};
+use valtronics_protocol::{reading::is_name, time::UnixMillis};
 
 use super::Presence;
 use crate::decode::{
     Sample,
     sparkplug::{
-        self, is_control,
+        self,
         topic::{Kind, Topic},
-        value::{self, Lacking},
-        wire::{Malformed, Metric, Payload},
+        wire::{Malformed, Payload},
     },
 };
-use birth::Birth;
+use device::Device;
 use sequence::{Place, Sequence};
 
 /// The most nodes and devices: as many as a source has statuses for. New ones are refused.
@@ -36,9 +33,6 @@ pub const MAX_DEVICES: usize = 10_000;
 /// The most metrics of all births that count, some 20 MiB: a large plant has some ten thousand.
 /// A birth with more is refused.
 pub const MAX_METRICS: usize = 100_000;
-/// The qualities that say that a value is none (specification, "Quality Codes"): bad and stale.
-const WORTHLESS: [u64; 2] = [0, 500];
-
 /// What is known of nodes by their births.
 #[derive(Debug, Default)]
 pub struct Sparkplug {
@@ -57,13 +51,6 @@ struct Node {
     is_dead: bool,
     /// A message of it was missed since its birth.
     has_gap: bool,
-}
-
-/// A device, or what a node has itself.
-#[derive(Debug)]
-struct Device {
-    name: Arc<str>,
-    birth: Option<Birth>,
 }
 
 /// What a message says.
@@ -111,9 +98,10 @@ impl Sparkplug {
         if topic.kind == Kind::Birth {
             self.check_room(topic, payload.metrics.len())?;
         }
-        let mut news = News::default();
-        self.node(topic)?.hear(topic, &payload, bytes, now, &mut news);
-        Ok(news)
+        let name = node_name(topic);
+        self.admit(&name, topic)?;
+        let node = self.nodes.get_mut(&*name).expect("it was admitted");
+        Ok(node.hear(topic, &payload, bytes, now))
     }
 
     /// Notes that messages may have been missed: births among them, so that aliases mean nothing
@@ -141,37 +129,34 @@ impl Sparkplug {
         has_room.then_some(()).ok_or(Refused::TooManyMetrics)
     }
 
-    /// Finds a message's node, which knows its device then.
-    fn node(&mut self, topic: &Topic<'_>) -> Result<&mut Node, Refused> {
-        let name = node_name(topic);
-        let known = self.nodes.get(&*name);
-        let knows_device =
+    /// Gets to know a message's node and device.
+    fn admit(&mut self, name: &str, topic: &Topic<'_>) -> Result<(), Refused> {
+        let known = self.nodes.get(name);
+        let is_known =
             |node: &Node| topic.device.is_none_or(|device| node.devices.contains_key(device));
-        if !known.is_some_and(knows_device) {
-            let device = topic.device.map(|device| format!("{name}/{device}"));
-            if !is_name(device.as_deref().unwrap_or(&name)) {
-                return Err(Refused::Name);
-            }
-            let new = usize::from(known.is_none()) + usize::from(device.is_some());
-            if self.devices + new > MAX_DEVICES {
-                return Err(Refused::TooManyDevices);
-            }
-            self.devices += new;
+        if known.is_some_and(is_known) {
+            return Ok(());
         }
+        let device = topic.device.map(|device| (device, format!("{name}/{device}")));
+        if !is_name(device.as_ref().map_or(name, |(_, whole)| whole)) {
+            return Err(Refused::Name);
+        }
+        let new = usize::from(known.is_none()) + usize::from(device.is_some());
+        if self.devices + new > MAX_DEVICES {
+            return Err(Refused::TooManyDevices);
+        }
+        self.devices += new;
         let name: Arc<str> = name.into();
-        let node = self.nodes.entry(Arc::clone(&name)).or_insert_with(|| Node::new(&name));
-        if let Some(device) = topic.device.filter(|device| !node.devices.contains_key(*device)) {
-            let named = Device { name: format!("{name}/{device}").into(), birth: None };
-            node.devices.insert(device.into(), named);
-        }
-        Ok(node)
+        let node = self.nodes.entry(Arc::clone(&name)).or_insert_with(|| Node::new(name));
+        node.devices.extend(device.map(|(own, whole)| (own.into(), Device::new(whole.into()))));
+        Ok(())
     }
 }
 
 impl Node {
-    fn new(name: &Arc<str>) -> Self {
+    fn new(name: Arc<str>) -> Self {
         Self {
-            own: Device { name: Arc::clone(name), birth: None },
+            own: Device::new(name),
             devices: HashMap::new(),
             sequence: Sequence::default(),
             bd_seq: None,
@@ -186,47 +171,41 @@ impl Node {
         payload: &Payload<'_>,
         bytes: &[u8],
         now: UnixMillis,
-        news: &mut News,
-    ) {
+    ) -> News {
+        let mut news = News::default();
+        if (topic.kind, topic.device) == (Kind::Death, None) {
+            self.die(topic, payload, &mut news);
+            return news;
+        }
+        let Some(is_current) = self.follow(topic, payload, bytes) else { return news };
+        let device = topic.device.and_then(|device| self.devices.get_mut(device));
+        let device = device.unwrap_or(&mut self.own);
+        let is_understood = device.hear(topic, payload, now, &mut news);
+        if !is_current || !is_understood {
+            news.unborn = Some(Arc::clone(&self.own.name));
+        }
+        news
+    }
+
+    /// Puts a message into its place; tells whether what is known of the node is current then, or
+    /// `None` of a message that was there already.
+    fn follow(&mut self, topic: &Topic<'_>, payload: &Payload<'_>, bytes: &[u8]) -> Option<bool> {
         let mut hasher = DefaultHasher::new();
         (topic.whole, bytes).hash(&mut hasher);
         let hash = hasher.finish();
-        let mut is_unborn = self.has_gap || self.own.birth.is_none();
-        match (topic.kind, topic.device) {
-            (Kind::Death, None) => return self.die(topic, payload, news),
-            (Kind::Birth, None) if !is_unborn && self.sequence.has(hash) => return,
-            (Kind::Birth, None) => {
-                self.begin(payload, hash);
-                is_unborn = false;
-            }
-            (Kind::Birth | Kind::Data | Kind::Death, _) => {
-                match self.sequence.place(payload.seq, hash) {
-                    Place::Next => {}
-                    Place::Repeated => return,
-                    Place::Later => self.has_gap = true,
-                }
-                is_unborn |= self.has_gap;
-            }
+        let is_current = !self.has_gap && self.own.birth.is_some();
+        let is_birth = (topic.kind, topic.device) == (Kind::Birth, None);
+        // One that is needed counts, even if it is the same as before.
+        if is_birth && !(is_current && self.sequence.has(hash)) {
+            self.begin(payload, hash);
+            return Some(true);
         }
-        let device = topic.device.and_then(|device| self.devices.get_mut(device));
-        let device = device.unwrap_or(&mut self.own);
-        match topic.kind {
-            Kind::Birth => {
-                device.birth = Some(Birth::new(payload));
-                news.presences.push(presence(device, true, topic));
-            }
-            Kind::Data => is_unborn |= device.birth.is_none(),
-            Kind::Death => {
-                device.birth = None;
-                news.presences.push(presence(device, false, topic));
-            }
+        match self.sequence.place(payload.seq, hash) {
+            Place::Next => {}
+            Place::Repeated => return None,
+            Place::Later => self.has_gap = true,
         }
-        if topic.kind != Kind::Death {
-            let knows_all = device.read(payload, now, news);
-            // Nobody else could tell more than a birth does.
-            is_unborn |= topic.kind == Kind::Data && !knows_all;
-        }
-        news.unborn = is_unborn.then(|| Arc::clone(&self.own.name));
+        Some(is_current && !self.has_gap)
     }
 
     /// Begins anew: what its devices had is told anew after this.
@@ -244,7 +223,7 @@ impl Node {
         self.forget();
         self.is_dead = true;
         let devices = std::iter::once(&self.own).chain(self.devices.values());
-        news.presences.extend(devices.map(|device| presence(device, false, topic)));
+        news.presences.extend(devices.map(|device| device.presence(false, topic)));
     }
 
     fn forget(&mut self) {
@@ -259,75 +238,8 @@ impl Node {
     }
 }
 
-impl Device {
-    fn metrics(&self) -> usize {
-        self.birth.as_ref().map_or(0, Birth::len)
-    }
-
-    /// Makes samples of what a payload holds; tells whether each alias means something.
-    fn read(&self, payload: &Payload<'_>, now: UnixMillis, news: &mut News) -> bool {
-        let mut knows_all = true;
-        for metric in &payload.metrics {
-            if metric.value.is_none() || metric.name.is_some_and(is_control) {
-                continue;
-            }
-            knows_all &= metric.name.is_some() || self.meaning(metric).is_some();
-            match self.sample(payload, metric, now) {
-                Ok(sample) => news.samples.extend(sample),
-                Err(Lacking::Absent) => {}
-                Err(Lacking::Unfit) => news.unfit += 1,
-            }
-        }
-        knows_all
-    }
-
-    fn meaning(&self, metric: &Metric<'_>) -> Option<birth::Meaning<'_>> {
-        self.birth.as_ref()?.meaning(metric)
-    }
-
-    /// Makes a sample; what names itself is read before any birth.
-    fn sample(
-        &self,
-        payload: &Payload<'_>,
-        metric: &Metric<'_>,
-        now: UnixMillis,
-    ) -> Result<Option<Sample>, Lacking> {
-        let meaning = self.meaning(metric);
-        let known = meaning.as_ref().map(|meaning| meaning.name);
-        let name = known.map(|name| &**name).or(metric.name).unwrap_or_default();
-        if is_control(name) {
-            return Ok(None);
-        }
-        let is_worthless = metric.quality.is_some_and(|quality| WORTHLESS.contains(&quality));
-        if is_worthless || name.is_empty() || name.len() > MAX_NAME_BYTES {
-            return Err(Lacking::Unfit);
-        }
-        let raw = metric.value.ok_or(Lacking::Absent)?;
-        let datatype = metric.datatype.or(meaning.as_ref().and_then(|meaning| meaning.datatype));
-        let value = value::value(datatype, raw)?;
-        let at = payload.time_of(metric, now);
-        // Of the past, and nothing says when.
-        if metric.is_historical && at.is_none() {
-            return Err(Lacking::Unfit);
-        }
-        let said = metric.unit.filter(|unit| unit.len() <= MAX_UNIT_BYTES).map(Arc::from);
-        Ok(Some(Sample {
-            device: Some(Arc::clone(&self.name)),
-            metric: known.map_or_else(|| name.into(), Arc::clone),
-            value,
-            unit: said.or_else(|| meaning.and_then(|meaning| meaning.unit.cloned())),
-            at,
-            received: None,
-        }))
-    }
-}
-
 fn node_name(topic: &Topic<'_>) -> String {
     format!("{}/{}", topic.group, topic.node)
-}
-
-fn presence(device: &Device, is_there: bool, topic: &Topic<'_>) -> Presence {
-    Presence { device: Arc::clone(&device.name), is_there, topic: topic.whole.into() }
 }
 
 /// Tells whether a death is that of a connection before the birth that counts. Numbers count up modulo
