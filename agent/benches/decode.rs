@@ -4,8 +4,11 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use valtronics_agent::{
-    decode::{Decoder, Format, csv::Csv, dsmr::Dsmr, nmea::Nmea, vedirect::Vedirect},
-    describe::Described,
+    decode::{
+        Decoder, Format, csv::Csv, dsmr::Dsmr, nmea::Nmea, sparkplug::topic::Topic,
+        vedirect::Vedirect,
+    },
+    describe::{Described, sparkplug::Sparkplug},
     normalize::{Normalizer, Rules},
     tally::Tally,
 };
@@ -90,5 +93,29 @@ fn described(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, lines, described);
+/// A Sparkplug message of a device whose four doubles are known by their aliases.
+fn sparkplug(criterion: &mut Criterion) {
+    let value = b"\x69\x00\x00\x00\x00\x00\x00\x35\x40";
+    let metric = |content: &[u8]| [&[0x12, content.len() as u8], content].concat();
+    let named = |alias: u8| [b"\x0a\x01", &[b'a' + alias][..], b"\x10", &[alias], value].concat();
+    let by_alias = |alias: u8| [b"\x10", &[alias][..], value].concat();
+    let birth = (0..4).flat_map(|alias| metric(&named(alias))).collect::<Vec<_>>();
+    let data = (0..4).flat_map(|alias| metric(&by_alias(alias))).collect::<Vec<_>>();
+    let mut host = Sparkplug::default();
+    let mut group = criterion.benchmark_group("describe");
+    for (topic, payload) in [("spBv1.0/p/NBIRTH/n", &[][..]), ("spBv1.0/p/DBIRTH/n/d", &birth)] {
+        let topic = Topic::read(topic).expect("the topic is right");
+        host.hear(&topic, payload, NOW).expect("the payload is right");
+    }
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("Sparkplug messages", |bencher| {
+        bencher.iter(|| {
+            let topic = Topic::read(black_box("spBv1.0/p/DDATA/n/d")).expect("the topic is right");
+            let news = host.hear(&topic, black_box(&data), NOW).expect("the payload is right");
+            assert_eq!((news.samples.len(), news.unborn), (4, None));
+        });
+    });
+}
+
+criterion_group!(benches, lines, described, sparkplug);
 criterion_main!(benches);

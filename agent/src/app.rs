@@ -176,7 +176,7 @@ pub async fn run(
 /// # Errors
 /// When there is no source, or nobody reads what is printed.
 pub async fn try_sources(
-    config: &Config,
+    mut config: Config,
     only: Option<&str>,
     capture: Option<&Path>,
     mut next_signal: impl AsyncFnMut() -> Signal,
@@ -184,7 +184,8 @@ pub async fn try_sources(
     let mut recording = JoinSet::new();
     let recorder = record(capture, &mut recording)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let mut sources = Sources::start(config, &events, recorder.as_ref(), only);
+    config.sources.iter_mut().for_each(|source| source.kind.try_only());
+    let mut sources = Sources::start(&config, &events, recorder.as_ref(), only);
     anyhow::ensure!(!sources.tasks.is_empty(), "there is no source in the configuration");
     drop(events);
     let mut tallies = BTreeMap::new();

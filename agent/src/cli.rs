@@ -181,7 +181,7 @@ fn try_sources(files: &Files, source: Option<&str>) -> Result<(), Failure> {
     telemetry::start();
     runtime()?.block_on(async {
         let signals = signals()?;
-        app::try_sources(&config, source, files.capture.as_deref(), signals).await
+        app::try_sources(config, source, files.capture.as_deref(), signals).await
     })?;
     Ok(())
 }

@@ -44,8 +44,6 @@ struct Keys {
 
 /// Where the agent keeps what survives, if nothing else is said.
 pub const DATA_DIR: &str = "/var/lib/valtronics-agent";
-/// Sources of the contract that a later version reads.
-const LATER: [&str; 1] = ["sparkplug"];
 
 impl Config {
     /// Reads a file.
@@ -75,12 +73,6 @@ impl Config {
         }
         let name = name.map_or_else(host_name, Spanned::into_inner);
         let uplink = read_uplink(&mut file, folder).map_err(|fault| faults.push(fault));
-        for later in LATER {
-            if let Some(table) = file.take(later) {
-                let why = format!("[[{later}]] is not supported by this version");
-                faults.push(Fault::in_span(table.span(), why));
-            }
-        }
         let sources = read_sources(&mut file, folder, &name, &mut faults);
         if let Err(fault) = file.finish() {
             faults.push(fault);
@@ -109,7 +101,7 @@ fn read_sources(
     faults: &mut Vec<Fault>,
 ) -> Vec<source::Config> {
     let mut sources: Vec<source::Config> = Vec::new();
-    for kind in ["serial", "mqtt", "modbus", "replay", "host"] {
+    for kind in ["serial", "mqtt", "sparkplug", "modbus", "replay", "host"] {
         let tables = match kind {
             "host" => file.take("host").map_or(Ok(Vec::new()), |host| Ok(vec![Section::of(host)?])),
             _ => file.take_all(kind),

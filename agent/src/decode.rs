@@ -19,8 +19,10 @@ pub mod vedirect;
 pub mod dsmr;
 pub mod guess;
 pub mod modbus;
+pub mod sparkplug;
 pub mod topic;
 
+use context::plausible;
 pub use context::{Context, device_time};
 pub(crate) use context::{TIME_FIELDS, is_nothing};
 use csv::Csv;

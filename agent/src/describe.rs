@@ -9,6 +9,7 @@ pub mod availability;
 mod claims;
 mod known;
 pub mod preset;
+pub mod sparkplug;
 pub mod template;
 mod words;
 pub mod zigbee;

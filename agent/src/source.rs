@@ -1,5 +1,5 @@
-//! Where readings come from: one task for each `[[serial]]`, `[[mqtt]]`, `[[modbus]]`, `[[replay]]`
-//! and `[host]`.
+//! Where readings come from: one task for each `[[serial]]`, `[[mqtt]]`, `[[sparkplug]]`,
+//! `[[modbus]]`, `[[replay]]` and `[host]`.
 //!
 //! A source reads bytes, has them decoded and normalised, and puts [`SourceEvent`]s into its
 //! [`outlet`]. What breaks is opened again by the source itself, with its reason as a device status.
@@ -10,8 +10,10 @@ pub mod lines;
 pub mod port;
 pub mod serial;
 pub mod topics;
+mod attendance;
 pub mod messages;
 pub mod mqtt;
+pub mod sparkplug;
 pub mod modbus;
 pub mod replay;
 pub mod host;
@@ -91,12 +93,25 @@ pub enum Kind {
     Serial(serial::Config),
     /// Messages from an MQTT broker.
     Mqtt(mqtt::Config),
+    /// Nodes and devices that speak Sparkplug B over a broker.
+    Sparkplug(sparkplug::Config),
     /// Devices on a Modbus line or network.
     Modbus(modbus::Config),
     /// A recorded file.
     Replay(replay::Config),
     /// The gateway itself.
     Host(host::Config),
+}
+
+impl Kind {
+    /// Promises nothing to others: what is read is only shown.
+    pub fn try_only(&mut self) {
+        match self {
+            Self::Sparkplug(config) => config.step_back(),
+            Self::Serial(_) | Self::Mqtt(_) | Self::Modbus(_) | Self::Replay(_) | Self::Host(_) => {
+            }
+        }
+    }
 }
 
 /// How often a value that keeps still may get lost on its way before its device counts as offline,
@@ -131,8 +146,12 @@ pub fn read(
             (Kind::Serial(own), name)
         })?,
         "mqtt" => mqtt::Config::read(&mut section, &rules, folder).map(|own| {
-            let name = own.url.host.clone();
+            let name = own.broker.url.host.clone();
             (Kind::Mqtt(own), name)
+        })?,
+        "sparkplug" => sparkplug::Config::read(&mut section, rules, folder).map(|own| {
+            let name = own.broker.url.host.clone();
+            (Kind::Sparkplug(own), name)
         })?,
         "modbus" => modbus::Config::read(&mut section, &rules, folder).map(|own| {
             let name = own.usual_name();
@@ -161,6 +180,7 @@ pub async fn run(kind: Kind, outlet: Outlet) {
     let closing = outlet.closing.clone();
     match kind {
         Kind::Mqtt(config) => mqtt::run(config, outlet).await,
+        Kind::Sparkplug(config) => sparkplug::run(config, outlet).await,
         Kind::Serial(config) => stopped(&closing, serial::run(config, outlet)).await,
         Kind::Modbus(config) => stopped(&closing, modbus::run(config, outlet)).await,
         Kind::Replay(config) => stopped(&closing, replay::run(config, outlet)).await,

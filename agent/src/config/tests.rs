@@ -62,6 +62,12 @@ units = { energy = "MWh" }
 [[modbus]]
 port = "tcp://10.0.0.9:502"
 devices = [{ unit = 0, name = "inverter", registers = ["power W 40084 i16"] }]
+[[sparkplug]]
+url = "mqtt://scada:1883"
+groups = ["Plant 1"]
+rebirth = false
+host_id = "scada"
+deadband = 0.5
 [[replay]]
 file = "log"
 speed = 2.0
@@ -103,8 +109,8 @@ fn a_mistake_names_file_line_and_key() {
              such as \"wss://server:8000/uplink\"",
         ),
         (
-            "[[sparkplug]]\nurl = \"mqtt://x\"",
-            "gw.toml:1: sparkplug: [[sparkplug]] is not supported by this version",
+            "[[sparkplug]]\nurl = \"mqtt://x\"\ngroups = [\"a/b\"]",
+            "gw.toml:3: sparkplug.groups: expected a name without /, + and #, such as \"Plant 1\"",
         ),
         (
             "[[mqtt]]\nurl = \"mqtt://x\"\nread = [\"meshtastic\"]",

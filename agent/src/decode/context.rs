@@ -132,5 +132,10 @@ pub fn device_time(value: &Value, now: UnixMillis) -> Option<UnixMillis> {
         }
         Value::Bool(_) => return None,
     };
+    plausible(moment, now)
+}
+
+/// Tells moments that a clock may have said from those of one that was never set, or is wrong.
+pub(super) fn plausible(moment: UnixMillis, now: UnixMillis) -> Option<UnixMillis> {
     (EARLIEST <= moment && moment <= now.plus(AHEAD)).then_some(moment)
 }

@@ -3,18 +3,18 @@
 //! The templates of the configuration come first, then what devices announce, then presets: those
 //! know less than an announcement does.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rumqttc::Publish;
 use valtronics_protocol::{
-    event::Status,
     reading::{Reading, is_name},
     time::UnixMillis,
 };
 
 use super::{
     StatusChange,
-    outlet::{DEVICES, Outlet},
+    attendance::Attendance,
+    outlet::Outlet,
     topics::{Config, Discovery, Pattern, Topic},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         Context, Outcome, Sample, json,
         topic::{Captures, Template},
     },
-    describe::{Change, Described, Heard, Presence, preset::Preset},
+    describe::{Change, Described, Heard, preset::Preset},
     normalize::{Normalizer, Rules},
 };
 
@@ -32,8 +32,7 @@ pub struct Messages {
     /// As configured: the first that fits reads.
     readers: Vec<Reader>,
     announced: Option<(Described, Normalizer)>,
-    /// What was said of devices on this connection.
-    there: HashMap<Arc<str>, bool>,
+    attendance: Attendance,
 }
 
 #[derive(Debug)]
@@ -61,6 +60,8 @@ pub struct Taken {
     pub changes: Vec<StatusChange>,
     /// How long devices may be silent.
     pub silences: Vec<(Arc<str>, Option<Duration>)>,
+    /// Messages to others.
+    pub commands: Vec<Publish>,
 }
 
 impl Messages {
@@ -86,7 +87,7 @@ impl Messages {
         Self {
             readers: config.topics.iter().map(reader).collect(),
             announced: config.discovery.as_ref().map(announced),
-            there: HashMap::new(),
+            attendance: Attendance::default(),
         }
     }
 
@@ -117,7 +118,7 @@ impl Messages {
 
     /// Notes that the connection is gone: what is retained says anew who is there.
     pub fn disconnected(&mut self) {
-        self.there.clear();
+        self.attendance.clear();
     }
 
     /// Reads one message; what is wrong with it is counted and said.
@@ -140,7 +141,7 @@ impl Messages {
         }
         hold_back_retained(publish, &mut samples, outlet);
         taken.readings = normalizer.readings(samples, now, &mut outlet.tally);
-        self.meet(&presences, now, &mut taken);
+        taken.changes = self.attendance.changes(&presences, now);
         taken
     }
 
@@ -208,28 +209,8 @@ impl Messages {
         taken.wanted = wanted.into_iter().filter(|topic| !self.is_read(topic)).collect();
         taken.unwanted = unwanted.into_iter().filter(|topic| !self.is_read(topic)).collect();
         taken.silences = silences;
-        self.meet(&presences, now, taken);
+        taken.changes = self.attendance.changes(&presences, now);
         true
-    }
-
-    /// Makes status changes of what is said of devices, unless it was said before.
-    fn meet(&mut self, presences: &[Presence], now: UnixMillis, taken: &mut Taken) {
-        for Presence { device, is_there, topic } in presences {
-            let is_new = self.there.len() < DEVICES || self.there.contains_key(device);
-            if !is_new || self.there.insert(Arc::clone(device), *is_there) == Some(*is_there) {
-                continue;
-            }
-            let (status, word) = match is_there {
-                true => (Status::Online, "online"),
-                false => (Status::Offline, "offline"),
-            };
-            taken.changes.push(StatusChange {
-                device: Arc::clone(device),
-                status,
-                reason: format!("Reported {word} on MQTT topic {topic}"),
-                timestamp: now,
-            });
-        }
     }
 }
 
@@ -252,7 +233,11 @@ fn read(captures: Captures<'_>, payload: &[u8], context: &mut Context) -> Heard 
 }
 
 /// Leaves out what a broker kept from before the subscription, unless it has a time of its own.
-fn hold_back_retained(publish: &Publish, samples: &mut Vec<Sample>, outlet: &mut Outlet) {
+pub(super) fn hold_back_retained(
+    publish: &Publish,
+    samples: &mut Vec<Sample>,
+    outlet: &mut Outlet,
+) {
     if publish.retain {
         let count = samples.len();
         samples.retain(|sample| sample.at.is_some());

@@ -4,13 +4,14 @@
 //! gone in the meantime comes again, so its acknowledgement is dropped here: the new connection
 //! may have given its number to another message.
 
+mod broker;
+mod dialect;
 mod look;
 
 use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
     io,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -18,12 +19,10 @@ use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Outgoing,
     Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
-use serde::Deserialize;
 use tokio::{
     sync::oneshot,
     time::{sleep, sleep_until},
 };
-use toml::Spanned;
 use tracing::{info, warn};
 
 use super::{
@@ -37,6 +36,8 @@ use crate::{
     config::{fault::Fault, folder::Folder, section::Section},
     dial::{self, TlsError},
 };
+pub use broker::{Broker, Url};
+pub(super) use dialect::Dialect;
 
 /// The first wait for a broker.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -64,56 +65,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The broker.
-    pub url: Url,
-    password_file: Option<PathBuf>,
-    ca_file: Option<PathBuf>,
+    pub broker: Broker,
     topics: topics::Config,
-}
-
-#[derive(Deserialize)]
-struct Keys {
-    url: Url,
-    password_file: Option<Spanned<PathBuf>>,
-    ca_file: Option<Spanned<PathBuf>>,
-}
-
-/// Where a broker is: `mqtt://` or `mqtts://`, perhaps with a user.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Url {
-    /// The broker's host.
-    pub host: String,
-    port: u16,
-    secure: bool,
-    user: Option<String>,
-}
-
-impl TryFrom<String> for Url {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wanted = "expected a URL such as \"mqtt://user@10.0.0.2:1883\"";
-        let url: http::Uri = text.parse().map_err(|error| format!("{error}; {wanted}"))?;
-        let secure = match url.scheme_str() {
-            Some("mqtt") => false,
-            Some("mqtts") => true,
-            _ => return Err(format!("the URL does not begin with mqtt:// or mqtts://; {wanted}")),
-        };
-        if !matches!(url.path(), "" | "/") {
-            return Err(format!("topics go into `read`; {wanted}"));
-        }
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        let user = authority.rsplit_once('@').map(|(user, _)| user);
-        if user.is_some_and(|user| user.contains(':')) {
-            return Err(format!("a password goes into `password_file`; {wanted}"));
-        }
-        Ok(Self {
-            host: url.host().unwrap_or_default().trim_matches(['[', ']']).into(),
-            port: url.port_u16().unwrap_or(if secure { 8883 } else { 1883 }),
-            secure,
-            user: user.map(str::to_owned),
-        })
-    }
 }
 
 impl Config {
@@ -126,16 +79,8 @@ impl Config {
         rules: &Section<'_>,
         folder: &Folder,
     ) -> Result<Self, Fault> {
-        let mut keys: Keys = section.read()?;
-        for file in [&mut keys.password_file, &mut keys.ca_file] {
-            file.as_mut().map_or(Ok(()), |file| folder.check_readable(file))?;
-        }
-        Ok(Self {
-            url: keys.url,
-            password_file: keys.password_file.map(Spanned::into_inner),
-            ca_file: keys.ca_file.map(Spanned::into_inner),
-            topics: topics::Config::read(section, rules)?,
-        })
+        let broker = Broker::read(section, folder)?;
+        Ok(Self { broker, topics: topics::Config::read(section, rules)? })
     }
 }
 
@@ -175,16 +120,23 @@ impl From<ConnectionError> for Lost {
 }
 
 /// Reads until the outlet closes, and then acknowledges what is on its way to the queue.
-pub async fn run(config: Config, mut outlet: Outlet) {
+pub async fn run(config: Config, outlet: Outlet) {
+    let messages = Messages::new(&config.topics, &outlet.name);
+    listen(&config.broker, Dialect::Described(Box::new(messages)), outlet).await;
+}
+
+/// The same, whatever is spoken.
+pub(super) async fn listen(broker: &Broker, mut dialect: Dialect, mut outlet: Outlet) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    let mut messages = Messages::new(&config.topics, &outlet.name);
-    let mut has_looked = messages.announcements().next().is_none();
+    let mut has_looked = false;
     loop {
-        if !has_looked {
-            has_looked = look::look(&config, &mut messages, &mut outlet).await.is_ok();
+        if let Dialect::Described(messages) = &mut dialect
+            && !has_looked
+        {
+            has_looked = look::look(broker, messages, &mut outlet).await.is_ok();
         }
-        let Err(lost) = read(&config, &mut messages, &mut outlet, &mut backoff).await;
-        messages.disconnected();
+        let Err(lost) = read(broker, &mut dialect, &mut outlet, &mut backoff).await;
+        dialect.disconnected();
         let ends = matches!(lost, Lost::Stopping(_)) || outlet.closing.is_cancelled();
         if ends || outlet.offline(&lost.to_string()).await.is_err() {
             return;
@@ -196,12 +148,15 @@ pub async fn run(config: Config, mut outlet: Outlet) {
 }
 
 async fn read(
-    config: &Config,
-    messages: &mut Messages,
+    broker: &Broker,
+    dialect: &mut Dialect,
     outlet: &mut Outlet,
     backoff: &mut Backoff,
 ) -> Result<Infallible, Lost> {
-    let options = options(config, &outlet.name)?;
+    let mut options = options(broker, &outlet.name)?;
+    if let Some(will) = dialect.last_will(clock::now()) {
+        options.set_last_will(will);
+    }
     let (client, mut events) = AsyncClient::new(options, REQUESTS);
     let mut held = Held::default();
     let mut wanted = BTreeSet::new();
@@ -209,7 +164,7 @@ async fn read(
     let closing = outlet.closing.clone();
     loop {
         if closing.is_cancelled() && held.is_empty() {
-            return disconnect(&client, &mut events).await;
+            return disconnect(&client, &mut events, dialect.goodbye()).await;
         }
         let event = tokio::select! {
             () = closing.cancelled(), if !closing.is_cancelled() => continue,
@@ -226,7 +181,8 @@ async fn read(
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
                 backoff.reset();
-                subscribe(&client, messages.filters())?;
+                subscribe(&client, dialect.filters())?;
+                send(&client, dialect.greeting(clock::now()))?;
             }
             Event::Incoming(Packet::SubAck(answer)) => {
                 info!(source = %outlet.name, "subscribed at the broker");
@@ -239,7 +195,8 @@ async fn read(
             Event::Incoming(Packet::Publish(mut publish)) => {
                 outlet.capture(Some(&publish.topic), &publish.payload).await;
                 let now = clock::now();
-                let taken = messages.take(&publish, now, outlet);
+                let taken = dialect.take(&publish, now, outlet);
+                send(&client, taken.commands)?;
                 if !taken.wanted.is_empty() {
                     quiet_at = clock::monotonic() + QUIET;
                 }
@@ -270,8 +227,8 @@ async fn read(
 }
 
 /// Each connection is a new one for the library too: nothing of the old one is left to be sent.
-fn options(config: &Config, name: &str) -> Result<MqttOptions, Lost> {
-    let url = &config.url;
+fn options(broker: &Broker, name: &str) -> Result<MqttOptions, Lost> {
+    let Broker { url, password_file, ca_file } = broker;
     let mut options = MqttOptions::new(format!("valtronics-{name}"), &url.host, url.port);
     options
         .set_keep_alive(KEEP_ALIVE)
@@ -279,14 +236,14 @@ fn options(config: &Config, name: &str) -> Result<MqttOptions, Lost> {
         .set_manual_acks(true)
         .set_max_packet_size(MESSAGE_BYTES, MESSAGE_BYTES);
     if let Some(user) = &url.user {
-        let password = match &config.password_file {
+        let password = match password_file {
             Some(path) => std::fs::read_to_string(path).map_err(Lost::Password)?,
             None => String::new(),
         };
         options.set_credentials(user, password.trim_end_matches(['\r', '\n']));
     }
     if url.secure {
-        let tls = dial::tls(config.ca_file.as_deref())?;
+        let tls = dial::tls(ca_file.as_deref())?;
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)));
     }
     Ok(options)
@@ -302,13 +259,34 @@ fn subscribe(client: &AsyncClient, filters: impl IntoIterator<Item = String>) ->
     Ok(())
 }
 
+fn send(client: &AsyncClient, messages: impl IntoIterator<Item = Publish>) -> Result<(), Lost> {
+    for Publish { topic, qos, retain, payload, .. } in messages {
+        client.try_publish(topic, qos, retain, payload).map_err(|_| Lost::overrun())?;
+    }
+    Ok(())
+}
+
 fn acknowledge(client: &AsyncClient, publish: &Publish) -> Result<(), Lost> {
     // The next connection gets again what this one has not acknowledged.
     client.try_ack(publish).map_err(|_| Lost::overrun())
 }
 
 /// Sends the acknowledgements that wait, and says goodbye.
-async fn disconnect(client: &AsyncClient, events: &mut EventLoop) -> Result<Infallible, Lost> {
+async fn disconnect(
+    client: &AsyncClient,
+    events: &mut EventLoop,
+    goodbye: Option<Publish>,
+) -> Result<Infallible, Lost> {
+    let (mut waits, mut sent) = (goodbye.is_some(), None);
+    send(client, goodbye)?;
+    // A broker that cannot acknowledge it takes that for a broken connection.
+    while waits {
+        match events.poll().await? {
+            Event::Outgoing(Outgoing::Publish(id)) => sent = Some(id),
+            Event::Incoming(Packet::PubAck(ack)) => waits = sent != Some(ack.pkid),
+            Event::Incoming(_) | Event::Outgoing(_) => {}
+        }
+    }
     client.try_disconnect().map_err(|_| Lost::overrun())?;
     while !matches!(events.poll().await?, Event::Outgoing(Outgoing::Disconnect)) {}
     Err(Stopping.into())

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeFilter};
 use tokio::time::timeout_at;
 
-use super::{Config, Lost, QUIET, options};
+use super::{Broker, Lost, QUIET, options};
 use crate::{
     clock,
     source::{messages::Messages, outlet::Outlet},
@@ -23,11 +23,14 @@ const REQUESTS: usize = 4;
 
 /// Looks until no announcement has come for a while.
 pub(super) async fn look(
-    config: &Config,
+    broker: &Broker,
     messages: &mut Messages,
     outlet: &mut Outlet,
 ) -> Result<(), Lost> {
-    let mut options = options(config, &format!("{}-look", outlet.name))?;
+    if messages.announcements().next().is_none() {
+        return Ok(());
+    }
+    let mut options = options(broker, &format!("{}-look", outlet.name))?;
     options.set_clean_session(true);
     let (client, mut events) = AsyncClient::new(options, REQUESTS);
     let end = clock::monotonic() + AT_MOST;
